@@ -117,11 +117,6 @@ def redacted(text: str, secrets: Iterable[str] = (), limit: int | None = None) -
     return text[:limit].encode(errors="replace").decode()
 
 
-def holds_secret(text: str, secrets: Iterable[str]) -> bool:
-    """Return whether one of the secrets is in a text, also quoted or escaped."""
-    return any(form in text for secret in secrets for form in _forms(secret))
-
-
 def _bare(url: re.Match[str]) -> str:
     """Return a URL without query, fragment, and the name and password before its host."""
     authority, slash, path = url[2].partition("/")

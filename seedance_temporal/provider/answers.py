@@ -19,7 +19,7 @@ import httpx
 from seedance_temporal.identity import is_safety_identifier
 from seedance_temporal.paced import is_padded
 from seedance_temporal.provider.task import LONGEST_TASK_ID, MOST, Task, TaskContent, TaskError, Usage, is_task_id
-from seedance_temporal.urls import holds_secret, redacted
+from seedance_temporal.urls import redacted
 
 MOST_BYTES = 512 * 1024
 MOST_BYTES_OF_LIST = 4 * 1024 * 1024
@@ -118,7 +118,7 @@ def _float(digits: str) -> float | None:
 
 def is_usable_id(task_id: str, secrets: tuple[str, ...]) -> bool:
     """Return whether an id can be that of a task, and holds no secret: ids are logged and stored."""
-    return is_task_id(task_id) and not holds_secret(task_id, secrets)
+    return is_task_id(task_id) and redacted(task_id, secrets) == task_id
 
 
 def cleared_task(payload: dict[str, Any], secrets: tuple[str, ...]) -> dict[str, Any]:

@@ -964,7 +964,7 @@ MUTANTS = (
         7,
         "an id that holds a secret is logged",
         "seedance_temporal/provider/answers.py",
-        " and not holds_secret(task_id, secrets)",
+        " and redacted(task_id, secrets) == task_id",
         "",
         "tests/integration/test_odd_answers.py::test_secret_in_listed_id_is_not_written",
     ),

@@ -323,7 +323,9 @@ class World:
         attempt = max(claims)
         mine = [task for task in self.tasks if task.identifier.endswith(claims[attempt]["nonce"])]
         if action == "truth":
-            action = "adopt" if mine else "not_created"
+            # Of a create that the provider says it accepted, nobody can say that it made no task.
+            taken = any(name.endswith(f"/{attempt:04d}.taken.json") for name in self.bucket.contents)
+            action = "adopt" if mine else "lost" if taken else "not_created"
         task_id = mine[0].id if mine else "cgt-app"
         if not run.open:
             if action == "adopt":
