@@ -57,7 +57,7 @@ async def until_committed(stack: Stack, request: VideoRequest) -> str:
     return created
 
 
-async def until(stack: Stack, job_id: str, condition: Callable[[JobState], bool], seconds: float = 90) -> JobState:
+async def until(stack: Stack, job_id: str, condition: Callable[[JobState], bool], seconds: float = 200) -> JobState:
     """Return the state of a running job, as soon as it meets a condition.
 
     Raises:
