@@ -45,9 +45,11 @@ async def test_list_filters_by_model_route_and_time(temporal: Client) -> None:
 
     fits = ["--model", MODELS["byteplus"], "--route", "byteplus", "--since", "2026-01-01", "--open"]
     assert await listed(*fits) == [job_id]
-    for wrong in (["--model", "x"], ["--route", "volcengine"], ["--since", "2199-01-01"], ["--until", "2026-01-01"]):
+    for wrong in (["--model", "x"], ["--route", "volcengine"], ["--since", "2199-01-01"], ["--until", "2026-01-02"]):
         assert await listed(*fits, *wrong) == []
     assert (await run_command(temporal, "list", "--since", "soon")).code == 2
+    assert (await run_command(temporal, "list", "--since", "2026-02-01", "--until", "2026-01-01")).code == 2
+    assert (await run_command(temporal, "list", "--route", "aws")).code == 2
 
 
 async def test_filter_by_missing_attribute_is_clear_error() -> None:
