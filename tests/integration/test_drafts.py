@@ -95,6 +95,14 @@ async def test_final_of_another_models_draft_is_refused(world: World) -> None:
     assert f"was made by {NEXT}, and a final has the model of its draft" in await refused(other, final)
 
 
+@pytest.mark.parametrize("names_task", [True, False])
+async def test_final_of_another_users_draft_is_refused(world: World, names_task: bool) -> None:
+    draft = a_draft()
+    task_id = await made(world, draft)
+    final = a_final(task_id if names_task else job_id_of(draft)).model_copy(update={"user_id": "mallory"})
+    assert "is another user's. Submit its final with the user_id of the draft" in await refused(world, final)
+
+
 async def test_old_draft_is_refused(world: World) -> None:
     fields = {"model": NEXT, "draft": True, "resolution": "480p"}
     for age, reason in ((7 * 86_400 - 60, "over 7 days old"), (7 * 86_400 + 60, "does not know the draft")):

@@ -60,6 +60,25 @@ def test_whole_video_is_described(path: Path, kind: str, audio: bool) -> None:
     assert probe("result", path) == Probe("mp4", 320, 192, 1.0, 24.0, codecs, frames=24)
 
 
+def test_video_is_as_long_as_a_player_shows_it(path: Path, tmp_path: Path) -> None:
+    """Telephones cut a video by an edit list, and leave its frames in the file."""
+    whole = tmp_path / "whole.mp4"
+    whole.write_bytes(video(Clip(864, 496, 4, audio=False), "cgt-1"))
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(str(whole)) as source, av.open(str(path), "w", format="mp4", options=options) as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        assert stream.time_base is not None
+        cut = int(Fraction(1) / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.dts is not None and packet.pts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts - cut, packet.dts - cut, copy
+                target.mux(packet)
+    found = probe("video", path)
+    assert found.seconds == pytest.approx(3, abs=0.1)
+    assert found.frames >= 4 * 24
+
+
 def test_video_of_the_local_ark_is_described(path: Path) -> None:
     path.write_bytes(video(Clip(864, 496, 4, audio=True), "cgt-1"))
     codecs = ("h264", "aac")
