@@ -266,7 +266,7 @@ def test_open_exposure_is_what_can_still_be_billed() -> None:
 
 
 async def test_open_exposure_by_the_ledger() -> None:
-    """What was claimed and has not ended, whatever Temporal shows: also an attempt whose outcome is unknown."""
+    """An attempt that has not ended can be billed, also where its outcome is unknown."""
     bucket = MemoryBucket()
     for outcome, end in (
         (None, None),
