@@ -15,12 +15,11 @@ Signals only leave entries in the inbox: so they may come at any time, repeated,
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput, Observation
@@ -30,25 +29,16 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.job import Attention, JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.provider.task import SUCCEEDED
-    from seedance_temporal.reference_media import Medium, is_readable
     from workflows import messages
     from workflows.copying import Copying
+    from workflows.creating import Creating
+    from workflows.ended import Ended
     from workflows.inbox import Inbox
     from workflows.polls import SETTLED_BY_POLL, Polls
     from workflows.progress import Progress
     from workflows.search import Search
-    from workflows.sending import Sending
     from workflows.steps import Steps
     from workflows.waits import history_is_long, until, wait_is_flooded
-
-
-@dataclass(eq=False)
-class _Ended(Exception):
-    """The job is to end without a video, unless the ledger shows a task of it by now."""
-
-    error: JobError
-    how: EventSource
-    spent: Observation | Decision | None = None
 
 
 @workflow.defn(name=contract.WORKFLOW)
@@ -64,11 +54,9 @@ class GenerateVideo:
         self._progress = Progress(job.request, carried)
         self._steps = Steps(job, self._progress)
         self._inbox = Inbox(self._steps, self._progress, carried)
-        self._sending = Sending(self._steps, self._inbox, self._progress, carried)
+        self._creating = Creating(job, carried, self._steps, self._inbox, self._progress, self)
         self._copying = Copying(self._steps, self._progress)
         self._polls = Polls(self._progress, carried)
-        self._media = carried.media
-        self._first_poll_after = 0.0
 
     @workflow.run
     async def run(self, job: GenerateVideoInput) -> VideoResult:
@@ -102,7 +90,7 @@ class GenerateVideo:
 
     async def _generate(self) -> VideoResult:
         try:
-            decision = await self._read_ledger(with_context=True)
+            decision = await self.read_ledger(with_context=True)
         finally:
             self._inbox.ledger_was_read = True
             self._inbox.ask_again()
@@ -110,11 +98,11 @@ class GenerateVideo:
             self._progress.show_second_task(decision.second_task, decision.unknown_attempt)
             try:
                 following = await self._proceed(decision)
-            except _Ended as end:
+            except Ended as end:
                 # A callback may just have named a task of this job.
                 if not await self._inbox.await_named_tasks():
                     raise self._failure(end, decision) from None
-                following = await self._read_ledger()
+                following = await self.read_ledger()
             if isinstance(following, VideoResult):
                 return following
             decision = following
@@ -133,80 +121,20 @@ class GenerateVideo:
                 return await self._stored(decision.result, "ledger")
             case "ended":
                 assert decision.error is not None
-                raise _Ended(decision.error, "ledger", decision)
+                raise Ended(decision.error, "ledger", decision)
             case "adopt":
                 return await self._follow(decision)
             case "recover":
                 return await self._recover(decision)
             case "claim":
-                return await self._create(decision)
+                return await self._creating.create(decision)
 
-    async def _read_ledger(self, *, with_context: bool = False) -> Decision:
+    async def read_ledger(self, *, with_context: bool = False) -> Decision:
         self._inbox.ledger_changed = False
         answer = await self._steps.read_ledger(with_context=with_context)
         if answer.context is not None:
             self._progress.begin(answer.context)
         return answer.decision
-
-    # Creating
-
-    async def _create(self, decision: Decision) -> Decision:
-        """Prepare and send one create; return the decision that follows.
-
-        Each preparation that took time returns to the loop, which looks at cancels and callbacks before money is spent.
-        """
-        if not self._job.may_create:
-            raise _Ended(messages.unsettled(decision.attempt), "workflow")
-        if self._inbox.cancel.requested:
-            # After a Reset the decision may be stale; read the ledger again.
-            decision = await self._read_ledger()
-            if decision.next != "claim":
-                return decision
-            raise _Ended(messages.cancelled_before_create(decision), "caller")
-        if self._inbox.ledger_changed:
-            return await self._read_ledger()
-        if self._media is None:
-            self._media = await self._check_references()
-            return decision  # the same one: the next round goes on with the references checked
-        if self._progress.context.limited and (quota := await self._steps.reserve_quota()).error is not None:
-            raise _Ended(quota.error, "ledger")
-        if await self._inbox.await_named_tasks() or self._inbox.cancel.requested:
-            return decision
-        result = await self._sending.send(decision.attempt, self._media)
-        match result.kind:
-            case "impossible":
-                assert result.error is not None
-                raise _Ended(result.error, "workflow")
-            case "created":
-                assert result.outcome is not None
-                self._first_poll_after = result.wait_seconds
-                return Decision(next="adopt", attempt=decision.attempt, task_id=result.outcome.task_id)
-            case "unknown":
-                return Decision(next="recover", attempt=decision.attempt)
-            case "not_sent" | "conflict":
-                await self._sending.wait_before_next(result)
-                await self._continue_as_new_where_long()
-            case "refused":
-                pass  # the ledger has it, and says that the job has ended
-        return await self._read_ledger()
-
-    async def _check_references(self) -> tuple[Medium, ...] | None:
-        """Check the reference media, once in a run; None where a cancel, or a task of the job, interrupts the check."""
-        count = sum(map(is_readable, self._job.request.references))
-        if not count:
-            return ()
-        self._progress.enter("checking")
-        try:
-            result = await self._steps.check_references(count, lambda: self._inbox.interrupts)
-        except ActivityError as error:
-            raise _Ended(messages.unreachable(error), "references") from None
-        if result is None:
-            return None
-        self._progress.warn(*result.warnings)
-        if result.error is not None:
-            raise _Ended(result.error, "references")
-        self._progress.note("references_checked", "references", messages.media(result.media))
-        return result.media
 
     # Recovering
 
@@ -220,12 +148,12 @@ class GenerateVideo:
             # The create has just lost its answer: a listing from before it is about another attempt, or too old.
             self._inbox.listings.clear()
         while decision.next == "recover":
-            await self._continue_as_new_where_long()
+            await self.continue_as_new_where_long()
             decision = await search.step(decision)
             if decision.next != "recover" or self._inbox.listings:
                 continue
             if await self._inbox.await_named_tasks():
-                decision = await self._read_ledger()
+                decision = await self.read_ledger()
                 continue
             assert decision.recovery is not None
             if decision.recovery.needs_operator and search.was_answered:
@@ -236,7 +164,7 @@ class GenerateVideo:
                 "callback or listing, or ask for one",
             )
             if self._inbox.ledger_changed:
-                decision = await self._read_ledger()
+                decision = await self.read_ledger()
         self._progress.clear("unknown_create")
         self._progress.note("attempt_settled", "ledger", decision.next, task_id=decision.task_id, attempt=attempt)
         return decision
@@ -253,10 +181,10 @@ class GenerateVideo:
         self._inbox.cancel.outcome = None
         task = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=decision.attempt, task_id=task_id)
         # Only a task that this run created needs a wait before its first poll.
-        seconds, self._first_poll_after = self._first_poll_after, 0.0
+        seconds = self._creating.take_seconds_until_poll()
         polls, cancelling = self._polls.begin(), False
         while True:
-            await self._continue_as_new_where_long()
+            await self.continue_as_new_where_long()
             announced = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel.pending)
             cancelling = self._inbox.cancel.pending
             if cancelling:
@@ -286,7 +214,7 @@ class GenerateVideo:
         if seen.next == "already_ended":
             # Another run wrote that, and another attempt may have followed since.
             self._progress.clear_all_but("second_task")
-            return await self._read_ledger()
+            return await self.read_ledger()
         if seen.next == "write_end":
             assert seen.error is not None
             self._progress.show_status(seen.status, how)
@@ -332,7 +260,7 @@ class GenerateVideo:
         self._inbox.cancel.outcome = "running_will_finish"
         self._progress.clear_all_but("second_task")
         while await self._inbox.await_named_tasks():
-            self._progress.show_second_task((await self._read_ledger()).second_task)
+            self._progress.show_second_task((await self.read_ledger()).second_task)
         self._progress.note("stored", how, result.video_uri, task_id=result.task_id, attempt=self._progress.attempt)
         self._progress.show_stored(result)
         return result
@@ -341,12 +269,12 @@ class GenerateVideo:
         """Write how a task ended without a video; read the ledger where another attempt or task follows by itself."""
         ended = await self._steps.write_end(error, how, seen)
         if not ended.continues:
-            raise _Ended(ended.error, how, seen)
+            raise Ended(ended.error, how, seen)
         self._progress.note("job_continues", "ledger", ended.error.code, attempt=ended.error.attempt)
         self._progress.clear_all_but("second_task")
-        return await self._read_ledger()
+        return await self.read_ledger()
 
-    def _failure(self, end: _Ended, decision: Decision) -> ApplicationError:
+    def _failure(self, end: Ended, decision: Decision) -> ApplicationError:
         """Show how the job ended; return the error that ends the run, by the failure's own name and sentence."""
         error = messages.in_view_of_attempts(end.error, decision)
         self._inbox.cancel.outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
@@ -355,11 +283,11 @@ class GenerateVideo:
         self._progress.show_ended(error, phase_of(error), end.spent)
         return ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
-    async def _continue_as_new_where_long(self) -> None:
+    async def continue_as_new_where_long(self) -> None:
         if history_is_long():
             await self._inbox.close()
-            carried = Carried(media=self._media, status_unknown_since=self._polls.unknown_since)
-            carried = self._progress.carry(self._inbox.carry(self._sending.carry(carried)))
+            carried = Carried(status_unknown_since=self._polls.unknown_since)
+            carried = self._progress.carry(self._inbox.carry(self._creating.carry(carried)))
             # Lists show the memo.
             memo = {**workflow.memo(), contract.MEMO_STARTED_AT: carried.started_at}
             workflow.continue_as_new(self._job.model_copy(update={"carried": carried}), memo=memo)

@@ -69,6 +69,7 @@ _RECOVER = "activities/recover.py"
 _STORE = "activities/store.py"
 _VERIFIED = "seedance_temporal/ledger/task_files.py"
 _WORKFLOW = "workflows/generate_video.py"
+_CREATING = "workflows/creating.py"
 _SENDING = "workflows/sending.py"
 _INBOX = "workflows/inbox.py"
 
@@ -157,7 +158,7 @@ MUTANTS = (
     Mutant(
         1,
         "a claim goes out while a named task is being identified",
-        _WORKFLOW,
+        _CREATING,
         "        if await self._inbox.await_named_tasks() or self._inbox.cancel.requested:\n",
         "        if self._inbox.cancel.requested:\n",
         "tests/workflows/test_inbox.py::test_claim_waits_for_named_task",
@@ -717,7 +718,7 @@ MUTANTS = (
         "a run ends over a task that was named while the video was copied",
         _WORKFLOW,
         """        while await self._inbox.await_named_tasks():
-            self._progress.show_second_task((await self._read_ledger()).second_task)
+            self._progress.show_second_task((await self.read_ledger()).second_task)
 """,
         "",
         "tests/workflows/test_inbox.py::test_task_named_during_copy_is_identified",
