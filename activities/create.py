@@ -18,6 +18,7 @@ from typing import Any, Literal
 from temporalio import activity
 
 from activities.limits import LimitActivities
+from activities.places import NO_PLACE, has_place, needs_place
 from activities.poll import seconds_until_poll
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
@@ -76,6 +77,7 @@ class CreateInput(Shape):
         media: The properties of its references.
         timeline: The job's events so far, for the outcome: a refused job has no other object that could hold them.
         passing: How many creates in a row the provider refused for a reason that can pass.
+        placed: Whether the job has taken a place.
         doubt: Which task was named for an earlier attempt, and cannot be asked for. Nothing is sent over that.
     """
 
@@ -89,6 +91,7 @@ class CreateInput(Shape):
     timeline: Timeline = ()
     doubt: str = ""
     passing: int = 0
+    placed: bool = False
 
 
 class CreateResult(Shape):
@@ -104,6 +107,7 @@ class CreateResult(Shape):
         error: With ``impossible``.
         attention: The problem that an operator must settle before a create can succeed.
         passing: With ``not_sent``: whether the provider refused it for a reason that can pass.
+        needs_place: With ``not_sent``: whether the job has to take a place first.
         wait_seconds: Seconds until the first poll of the task, or until the next create.
     """
 
@@ -115,6 +119,7 @@ class CreateResult(Shape):
     attention: Attention | None = None
     message: str = ""
     passing: bool = False
+    needs_place: bool = False
     wait_seconds: float = 0
 
 
@@ -155,6 +160,8 @@ class CreateActivities:
         claim = self._new_claim(input, info)
         if input.doubt:
             return self._before_claim(input, claim, CreateAnswer("not_sent", code="task_named", message=input.doubt))
+        if needs_place(input.request, self._settings) and not input.placed:
+            return self._before_claim(input, claim, NO_PLACE)
         try:
             # Also here: a job can have waited for its create since before a limit was set.
             async with asyncio.timeout(_LIMITS_SECONDS):
@@ -199,17 +206,24 @@ class CreateActivities:
             stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since it was read")
             result = await self._result(input, claim, stale, facts)
             return result.model_copy(update={"wait_seconds": 0.0})
-        answer = await self._why_not(input.job_id, before) or await self._send(body, deadline)
+        answer = await self._why_not(input, before) or await self._send(body, deadline)
         return await self._result(input, claim, answer, facts)
 
-    async def _why_not(self, job_id: str, before: Facts) -> CreateAnswer | None:
-        """Return why nothing is to be sent: a task of an earlier attempt can turn up; None where none is asked for."""
+    async def _why_not(self, input: CreateInput, before: Facts) -> CreateAnswer | None:
+        """Return why nothing is to be sent: a task of an earlier attempt can turn up, or the job has lost its place.
+
+        The place is asked for after the claim: who frees it sees either the claim, or that nothing can be sent.
+        """
         try:
             async with asyncio.timeout(_ASK_TEMPORAL_SECONDS):
-                named = await name_in_question(activity.client(), job_id, before.may_have_tasks)
+                named = await name_in_question(activity.client(), input.job_id, before.may_have_tasks)
+                if named is not None:
+                    return CreateAnswer("not_sent", code="task_named", message=named)
+                placed = not needs_place(input.request, self._settings) or await has_place(input.request, input.job_id)
         except Exception as error:
-            return _failure("temporal_unreachable", "Temporal does not say what was named for earlier attempts", error)
-        return CreateAnswer("not_sent", code="task_named", message=named) if named is not None else None
+            reason = "Temporal does not say what was named for earlier attempts, or whether the job has a place"
+            return _failure("temporal_unreachable", reason, error)
+        return None if placed else NO_PLACE
 
     def _new_claim(self, input: CreateInput, info: activity.Info) -> Claim:
         estimated = self._settings.rules.estimate(input.request)
@@ -294,6 +308,7 @@ class CreateActivities:
             attention=answer.attention,
             message=message,
             passing=answer.passing,
+            needs_place=answer.code == NO_PLACE.code,
             wait_seconds=wait + jitter,
         )
 

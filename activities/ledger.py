@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 
 from temporalio import activity
 
-from seedance_temporal.contract import Resubmit
+from seedance_temporal.contract import Queues, Resubmit
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
+from seedance_temporal.places import places_in
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -52,6 +53,7 @@ class RunContext(Shape):
         estimated_tokens, estimated_usd, estimated_cny: The most that an attempt should cost, where that is known.
         warnings: Parts of the request that are allowed, and still likely to disappoint, in sentences.
         limited: Whether limits are set, so that a quota entry must be reserved before a create.
+        capped: Whether a create needs a place.
         about: The request in Markdown, for a continued run: Temporal's UI shows only for the first run what it was
             started with.
     """
@@ -66,6 +68,7 @@ class RunContext(Shape):
     estimated_cny: float | None = None
     warnings: tuple[str, ...] = ()
     limited: bool = False
+    capped: bool = False
     about: str = ""
 
 
@@ -154,6 +157,7 @@ class LedgerActivities:
             estimated_cny=estimated.cny,
             warnings=tuple(dict.fromkeys([*settings.rules.warnings(input.request), *claimed])),
             limited=settings.limited,
+            capped=places_in(Queues(request.route).create_for(request.resolution), settings) is not None,
             about=about,
         )
 

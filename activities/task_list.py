@@ -3,8 +3,8 @@
 LIST allows one request a second for the whole account. So the lister, one workflow per route, reads it once for all
 jobs that asked before it began; jobs ask it by a signal, and are answered by one.
 
-A server accepts the signals of one workflow one after another, so hundreds of jobs that ask at once would block the
-lister for minutes: a worker collects their requests, and an activity sends the answers.
+Hundreds of jobs that ask at once would block the lister with their signals: they are sent together, and an activity
+sends the answers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.batched_signals import BatchedSignals
 from seedance_temporal import contract
 from seedance_temporal.contract import Queues
 from seedance_temporal.identity import is_safety_identifier
@@ -31,9 +32,6 @@ from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 
 _PAGE_SIZE = 500
-# Requests are collected for so long, and sent so many at a time: some 150 kB in one signal.
-_COLLECT_SECONDS = 0.2
-_MOST_AT_ONCE = 500
 # Signals that are sent at once, each to another job.
 _ANSWERS_SIDE_BY_SIDE = 20
 # Identifiers and model names are shorter; of a longer text, only so much is compared.
@@ -131,7 +129,7 @@ class TaskListActivities:
         self._ledger = ledger
         self._ark = ark
         self._settings = settings
-        self._requests = _Requests(settings.ark_route)
+        self._requests = BatchedSignals(self._request_listings)
 
     @activity.defn
     async def list_page(self, input: ListPageInput) -> Page:
@@ -189,40 +187,18 @@ class TaskListActivities:
             await self._requests.send(_for_attempt(attempt, self._settings.seedance_clock_skew_seconds))
         return decision
 
-
-class _Requests:
-    """The requests of one worker to the lister of its route; those of a moment are sent in one signal."""
-
-    def __init__(self, route: str) -> None:
-        self._route = route
-        self._batch: list[ListingRequest] = []
-        self._delivery: asyncio.Task[None] | None = None
-        self._sending = asyncio.Lock()
-
-    async def send(self, request: ListingRequest) -> None:
-        """Send a request; return when the lister has it."""
-        if self._delivery is None or len(self._batch) == _MOST_AT_ONCE:
-            self._batch = []
-            self._delivery = asyncio.create_task(self._deliver(activity.client(), self._batch))
-        self._batch.append(request)
-        # The other requests of the batch are sent where this activity is cancelled.
-        await asyncio.shield(self._delivery)
-
-    async def _deliver(self, client: Client, batch: list[ListingRequest]) -> None:
-        async with self._sending:
-            await asyncio.sleep(_COLLECT_SECONDS)
-            if batch is self._batch:
-                self._delivery = None
-            await client.start_workflow(
-                contract.LISTER,
-                ListerInput(route=self._route),
-                id=contract.lister_id(self._route),
-                task_queue=Queues(self._route).workflows,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                start_signal=contract.SIGNAL_LISTING_REQUESTED,
-                start_signal_args=batch,
-                static_summary=f"LIST for all jobs of {self._route} that search for a task",
-            )
+    async def _request_listings(self, client: Client, requests: list[ListingRequest]) -> None:
+        route = self._settings.ark_route
+        await client.start_workflow(
+            contract.LISTER,
+            ListerInput(route=route),
+            id=contract.lister_id(route),
+            task_queue=Queues(route).workflows,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal=contract.SIGNAL_LISTING_REQUESTED,
+            start_signal_args=requests,
+            static_summary=f"LIST for all jobs of {route} that search for a task",
+        )
 
 
 def _whether_identifiers_are_listed(claim: Claim | None) -> ListingRequest:

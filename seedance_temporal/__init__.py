@@ -34,6 +34,7 @@ from seedance_temporal.errors import (
 from seedance_temporal.events import Event, EventName, EventSource
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
+from seedance_temporal.places import Place
 from seedance_temporal.provider.prices import Estimate
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.provider.task import FailureClass, Usage
@@ -63,6 +64,7 @@ __all__ = [
     "JobState",
     "JobUnsettled",
     "Phase",
+    "Place",
     "Problem",
     "ProcessForked",
     "ProviderFailed",

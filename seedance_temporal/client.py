@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -151,7 +150,7 @@ class VideoJobs:
             contract.MEMO_ESTIMATED_CNY: estimated.cny,
         }
         # One user's backlog does not delay all others, where the server is set to fairness.
-        fairness_key = hashlib.sha256(request.user_id.encode()).hexdigest()[:32]
+        fairness_key = contract.share_of(request.user_id)
         try:
             with asking_temporal():
                 await self.client.start_workflow(

@@ -5,6 +5,7 @@ There are no updates: docs/explanation/decisions/0008-signals-not-updates.md say
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
@@ -27,6 +28,11 @@ QUERY_RESOLUTION = "resolution"
 LISTER = "ListTasks"
 SIGNAL_LISTING_REQUESTED = "listing_requested"
 LATE_TASKS = "LateTasks"
+PLACES = "Places"
+SIGNAL_PLACES_ASKED = "places_asked"
+SIGNAL_PLACE_FREED = "place_freed"
+SIGNAL_PLACE_GRANTED = "place_granted"
+QUERY_PLACE = "place"
 
 
 class Queues:
@@ -49,6 +55,16 @@ class Queues:
 def lister_id(route: str) -> str:
     """Return the workflow id of the one lister of a route."""
     return f"seedance-lister-{route}"
+
+
+def places_id(create_queue: str) -> str:
+    """Return the workflow id of the one that grants the places of a create queue."""
+    return f"{create_queue}-places"
+
+
+def share_of(user_id: str) -> str:
+    """Return the name of a user's share: of queues, and of places."""
+    return hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
 def late_tasks_id(job_id: str, attempt: int) -> str:
@@ -136,6 +152,7 @@ class Carried(Shape):
         named: Tasks that were named, and that are in question.
         listed: The tasks that listings showed, by attempt.
         callbacks: How many callbacks were followed up.
+        place_since: Since when a place was needed.
     """
 
     timeline: Timeline = ()
@@ -152,6 +169,7 @@ class Carried(Shape):
     named: tuple[NamedTask, ...] = ()
     listed: dict[int, str] = Field(default_factory=dict)
     callbacks: int = 0
+    place_since: AwareDatetime | None = None
 
 
 class GenerateVideoInput(Shape):

@@ -38,6 +38,7 @@ from seedance_temporal.contract import (
 from seedance_temporal.errors import JobFailed, UnknownJob, WorkerUnavailable
 from seedance_temporal.job import JobState, VideoResult, phase_of
 from seedance_temporal.late_tasks import ask_later
+from seedance_temporal.places import Place, place_of
 from seedance_temporal.provider.task import is_task_id
 from seedance_temporal.visibility import described, error_of
 
@@ -173,6 +174,23 @@ class VideoJob:
             for step in run.raw_description.pending_activities
             if step.HasField("last_failure")
         ]
+
+    async def place(self) -> Place | None:
+        """Return the job's place among the tasks at the provider, or how many jobs get one before it.
+
+        Returns:
+            None where no worker answers, or ``SEEDANCE_TASKS_AT_ONCE`` sets no limit.
+        """
+        state = await self.state()
+        if state.detail is None:
+            return None
+        with asking_temporal(self.id):
+            try:
+                return await place_of(self._jobs.client, state.detail.request, self.id, within=self._jobs.query_timeout)
+            except RPCError as error:
+                if error.status not in _NOBODY_ANSWERED:
+                    raise
+                return None
 
     async def retry(self) -> bool:
         """Have the job try at once what it waits for: a create, a poll, a listing, a copy, a step that keeps failing.

@@ -125,6 +125,12 @@ class Settings(BaseSettings):
     """The account's rate for creates, over all workers of a route, but for those at 4k."""
     seedance_creates_per_minute_4k: Positive = 15
     """The same of videos at 4k, which the provider counts apart."""
+    seedance_tasks_at_once: Annotated[int, Field(gt=0)] | None = None
+    """The most tasks that jobs of a route have at the provider at once, but for those at 4k; unset: any number. The
+    provider queues tasks over its running limit, where they can expire: set it to that limit.
+    """
+    seedance_tasks_at_once_4k: Annotated[int, Field(gt=0)] | None = None
+    """The same of videos at 4k, which the provider counts apart."""
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
     """Copies into the bucket at once, per worker."""
     seedance_download_seconds: Positive = 1800

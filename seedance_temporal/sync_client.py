@@ -17,6 +17,7 @@ from seedance_temporal.connection import require_same_process
 from seedance_temporal.contract import CancelAnswer, ResolveAction, ResolveAnswer, Resubmit
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.job import JobState, VideoResult
+from seedance_temporal.places import Place
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.visibility import Wanted
@@ -177,6 +178,10 @@ class SyncVideoJob:
     def failing(self) -> list[str]:
         """See :meth:`VideoJob.failing <seedance_temporal.VideoJob.failing>`."""
         return self._loop.call(self._job.failing())
+
+    def place(self) -> Place | None:
+        """See :meth:`VideoJob.place <seedance_temporal.VideoJob.place>`."""
+        return self._loop.call(self._job.place())
 
     def retry(self) -> bool:
         """See :meth:`VideoJob.retry <seedance_temporal.VideoJob.retry>`."""

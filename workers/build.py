@@ -11,6 +11,7 @@ from temporalio.worker import Worker
 from activities.create import CreateActivities
 from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
+from activities.places import PlaceActivities
 from activities.poll import PollActivities
 from activities.recover import RecoverActivities
 from activities.references import ReferenceActivities
@@ -28,7 +29,9 @@ from workers.read_ahead import NoReadAhead
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
+from workflows.places import Places
 
+WORKFLOWS: tuple[type, ...] = (GenerateVideo, LateTasks, ListTasks, Places)
 # The provider's limits for an account.
 GETS_PER_SECOND = 20.0
 LISTS_PER_SECOND = 1.0
@@ -70,6 +73,7 @@ def build_workers(
         workflow_runner=NoReadAhead(),
         graceful_shutdown_timeout=timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE,
     )
+    places = PlaceActivities(ledger, ark, settings, search_attributes)
     create = CreateActivities(ledger, bucket, ark, settings)
     creates_per_minute = {
         queues.create: settings.seedance_creates_per_minute,
@@ -78,7 +82,7 @@ def build_workers(
     return [
         worker(
             task_queue=queues.workflows,
-            workflows=[GenerateVideo, LateTasks, ListTasks],
+            workflows=WORKFLOWS,
             activities=[
                 bookkeeping.read_ledger,
                 bookkeeping.write_outcome,
@@ -91,6 +95,9 @@ def build_workers(
                 task_list.ask_lister,
                 task_list.answer_jobs,
                 store.why_not_stored,
+                places.ask_for_place,
+                places.open_tasks,
+                places.check_places,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
         ),

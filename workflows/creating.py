@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import messages
     from workflows.ended import Ended
     from workflows.inbox import Inbox
+    from workflows.place import HeldPlace
     from workflows.progress import Progress
     from workflows.sending import Sending
     from workflows.steps import Steps
@@ -30,7 +31,11 @@ class Run(Protocol):
 
 
 class Creating:
-    """The steps from the decision to claim an attempt to the outcome of its create."""
+    """The steps from the decision to claim an attempt to the outcome of its create.
+
+    Attributes:
+        place: The job's place among the tasks at the provider.
+    """
 
     def __init__(
         self, job: GenerateVideoInput, carried: Carried, steps: Steps, inbox: Inbox, progress: Progress, run: Run
@@ -40,6 +45,7 @@ class Creating:
         self._inbox = inbox
         self._progress = progress
         self._run = run
+        self.place = HeldPlace(job.request, carried, steps, inbox, progress)
         self._sending = Sending(steps, inbox, progress, carried)
         self._media = carried.media
         self._seconds_until_poll = 0.0
@@ -67,9 +73,11 @@ class Creating:
             return decision  # the same one: the next round goes on with the references checked
         if self._progress.context.limited and (quota := await self._steps.reserve_quota()).error is not None:
             raise Ended(quota.error, "ledger")
+        if not await self.place.take(self._run.continue_as_new_where_long):
+            return decision
         if await self._inbox.await_named_tasks() or self._inbox.cancel.requested:
             return decision
-        result = await self._sending.send(decision.attempt, self._media)
+        result = await self._sending.send(decision.attempt, self._media, placed=self.place.is_held)
         match result.kind:
             case "impossible":
                 assert result.error is not None
@@ -81,6 +89,9 @@ class Creating:
             case "unknown":
                 return Decision(next="recover", attempt=decision.attempt)
             case "not_sent" | "conflict":
+                if result.needs_place:
+                    self.place.refuse()
+                await self.place.free()
                 await self._sending.wait_before_next(result)
                 await self._run.continue_as_new_where_long()
             case "refused":
@@ -94,7 +105,7 @@ class Creating:
 
     def carry(self, carried: Carried) -> Carried:
         """Add what the next run needs."""
-        return self._sending.carry(carried.model_copy(update={"media": self._media}))
+        return self.place.carry(self._sending.carry(carried.model_copy(update={"media": self._media})))
 
     async def _check_references(self) -> tuple[Medium, ...] | None:
         """Check the reference media, once in a run; None where a cancel, or a task of the job, interrupts the check."""

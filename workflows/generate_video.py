@@ -80,6 +80,7 @@ class GenerateVideo:
             await until(video.done)
             if isinstance(video.exception(), workflow.ContinueAsNewError):
                 return video.result()
+            await self._creating.place.free()
             await self._inbox.close()
             while unanswered := self._inbox.take_unanswered():
                 await self._steps.ask_later(unanswered)
@@ -208,6 +209,7 @@ class GenerateVideo:
 
     async def _conclude(self, task: GetTaskInput, seen: Observation, how: EventSource) -> VideoResult | Decision:
         """Do what follows from a poll after which the task is not polled again."""
+        await self._creating.place.free()
         if seen.next == "already_stored":
             assert seen.result is not None
             return await self._stored(seen.result, "ledger")
@@ -301,6 +303,10 @@ class GenerateVideo:
     @workflow.signal(name=contract.SIGNAL_LISTED)
     async def listed(self, *args: Any) -> None:
         await self._inbox.listing(args)
+
+    @workflow.signal(name=contract.SIGNAL_PLACE_GRANTED)
+    async def place_granted(self, *_: Any) -> None:
+        self._creating.place.grant()
 
     @workflow.signal(name=contract.SIGNAL_RETRY)
     async def retry(self, *_: Any) -> None:

@@ -150,3 +150,19 @@ ONE_MORE_CALLBACK = timedelta(minutes=1)
 MOST_EVENTS_OF_CALLBACKS = 15_000
 # After so many callbacks that announce an end which GET does not show, only the timer causes polls.
 MOST_FRUITLESS_CALLBACKS = 20
+
+# Places. A first run asks the ledger for the tasks that exist, by the visibility store, which lags by about a second.
+PLACES_REST = timedelta(seconds=10)
+# That reads the ledger of each open job, some thousands at most.
+PLACES_READ_TIMEOUT = timedelta(minutes=10)
+PLACES_READ_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+)
+# Where jobs wait and no place is free, each place that was not freed for so long is checked: most tasks take less.
+PLACE_CHECK = timedelta(minutes=5)
+# A signal of places can hold 2 MiB at continue-as-new. Jobs over that many ask again by themselves.
+MOST_WAITING = 8_000
+# A job that waits asks again after this time, and then half as often each time, up to the second: only because an
+# operator can end the workflow that grants places.
+PLACE_ASK_AGAIN = timedelta(minutes=10)
+LONGEST_PLACE_PAUSE = timedelta(hours=1)

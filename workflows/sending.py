@@ -29,12 +29,14 @@ class Sending:
         self._withdrawn = 0
         self._passing = 0
 
-    async def send(self, attempt: int, media: tuple[Medium, ...]) -> CreateResult:
+    async def send(self, attempt: int, media: tuple[Medium, ...], *, placed: bool) -> CreateResult:
         """Have the create sent, unless a cancel or a task of the job comes before a worker starts with it."""
         self._progress.enter("creating")
         self._inbox.creating = attempt
         asked = self._inbox.asked
-        create = self._steps.start_create(attempt, self._not_sent, media, self._inbox.unchecked, self._passing)
+        create = self._steps.start_create(
+            attempt, self._not_sent, media, self._inbox.unchecked, self._passing, placed=placed
+        )
         try:
             # A name withdraws one create at most: one that nobody can be asked for would hold up the job for ever.
             listens = self._withdrawn < policies.MOST_WITHDRAWALS

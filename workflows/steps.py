@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
         ReadLedgerResult,
     )
     from activities.limits import LimitActivities, QuotaInput, QuotaResult
+    from activities.places import AskInput, PlaceActivities
     from activities.poll import CancelResult, GetTaskInput, Observation, PollActivities
     from activities.recover import (
         AbsentInput,
@@ -38,6 +39,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.job import Attention, JobError, VideoResult
     from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.ledger.facts import Listing
+    from seedance_temporal.places import PlaceRequest
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
     from workflows.progress import Progress
@@ -155,8 +157,12 @@ class Steps:
             check.cancel()
         return await check
 
+    async def ask_for_place(self, queue: str, request: PlaceRequest) -> None:
+        input = AskInput(queue=queue, request=request)
+        await self._insist(PlaceActivities.ask_for_place, input, "ask for a place at the provider", self._on_ledger)
+
     def start_create(
-        self, attempt: int, refusals: int, media: tuple[Medium, ...], doubt: str, passing: int
+        self, attempt: int, refusals: int, media: tuple[Medium, ...], doubt: str, passing: int, *, placed: bool
     ) -> workflow.ActivityHandle[CreateResult]:
         """Start the one activity that can send a paid POST."""
         return workflow.start_activity_method(
@@ -172,6 +178,7 @@ class Steps:
                 timeline=self._progress.timeline,
                 doubt=doubt,
                 passing=passing,
+                placed=placed,
             ),
             task_queue=self._queues.create_for(self._job.request.resolution),
             start_to_close_timeout=timedelta(seconds=self._progress.context.create_seconds) + policies.CREATE_MARGIN,

@@ -87,7 +87,7 @@ class Api:
             if self.settings.inspect_references and model is not None:
                 await asyncio.to_thread(check_media, contents, model.longest)
         task = self.provider.create(route, key.project, task_request, raw)
-        self.ledger.committed(entry, task.id)
+        self.ledger.committed(entry, task.id, *self.provider.alive_beside(task))
         after = self.faults.take("create", AFTER_COMMIT, route=route, task_id=task.id, body=raw)
         if after is None:
             return JSONResponse(self._accepted(task))

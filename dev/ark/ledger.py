@@ -48,6 +48,7 @@ class Requests(BaseModel):
     tasks: dict[str, TaskRequests]
     list: dict[str, int]  # by route
     rate_limited: dict[str, int]  # by operation: answers 429 that the service's own limits gave
+    most_alive: dict[str, int]  # tasks that were alive at once, by route, and "<route> 4k"
 
 
 class Ledger:
@@ -58,6 +59,7 @@ class Ledger:
         self.leaks: list[Leak] = []
         self.lists: Counter[str] = Counter()
         self.rate_limited: Counter[str] = Counter()
+        self.most_alive: Counter[str] = Counter()
         self._tasks: defaultdict[str, TaskRequests] = defaultdict(TaskRequests)
         self._by_task: dict[str, CreateEntry] = {}
 
@@ -74,9 +76,10 @@ class Ledger:
         self.creates.append(entry)
         return entry
 
-    def committed(self, entry: CreateEntry, task_id: str) -> None:
-        """Note that the POST has made a task."""
+    def committed(self, entry: CreateEntry, task_id: str, limit: str, alive: int) -> None:
+        """Note that the POST has made a task, and how many are alive that count against the same running limit."""
         entry.committed, entry.task_id = True, task_id
+        self.most_alive[limit] = max(self.most_alive[limit], alive)
         self._by_task[task_id] = entry
 
     def billed(self, task_id: str, tokens: int) -> None:
@@ -94,4 +97,9 @@ class Ledger:
 
     def requests(self) -> Requests:
         """Return all counters."""
-        return Requests(tasks=dict(self._tasks), list=dict(self.lists), rate_limited=dict(self.rate_limited))
+        return Requests(
+            tasks=dict(self._tasks),
+            list=dict(self.lists),
+            rate_limited=dict(self.rate_limited),
+            most_alive=dict(self.most_alive),
+        )

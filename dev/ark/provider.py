@@ -115,6 +115,11 @@ class Provider:
             raise ArkError(404, "ResourceNotFound", f"The task {task_id} could not be found.", param="id")
         return task
 
+    def alive_beside(self, task: Task) -> tuple[str, int]:
+        """Return the name of the running limit that a task counts against, and how many living tasks do, with it."""
+        route, is_4k = task.limit
+        return f"{route} 4k" if is_4k else route, sum(each.alive and each.limit == task.limit for each in self._living)
+
     def add_foreign(self, route: Route, project: str, request: TaskRequest, status: str, age_seconds: float) -> Task:
         """Add a task that another application of the account created: it stays as it is, and bills nobody here.
 

@@ -118,11 +118,17 @@ async def show(
             f"job continues when a worker of {plain(state.route)} is back."
         )
     failing = await found.failing()
+    place = await found.place() if state.phase == "waiting" else None
     if not as_json:
         print_timeline(state)
+        if place is not None and place.before is not None and place.limit is not None:
+            out.print(
+                f"[dim]place     [/] {place.taken:,} of {place.limit:,} taken at the provider; "
+                f"{place.before:,} jobs get one before this job"
+            )
         for step in failing:
             out.print(f"[yellow]failing    {plain(step)}[/]")
-    return finish(state, as_json, DONE, names_show=False, failing=failing)
+    return finish(state, as_json, DONE, names_show=False, failing=failing, place=place and place.model_dump())
 
 
 @app.command()

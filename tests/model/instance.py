@@ -31,14 +31,9 @@ from temporalio.worker._workflow_instance import (
     _WorkflowLogicFlag,
 )
 
-from workflows.generate_video import GenerateVideo
-from workflows.late_tasks import LateTasks
-from workflows.list_tasks import ListTasks
+from workers.build import WORKFLOWS
 
-_DEFINITIONS = {
-    definition.name: definition
-    for definition in map(workflow._Definition.must_from_class, (GenerateVideo, LateTasks, ListTasks))
-}
+_DEFINITIONS = {definition.name: definition for definition in map(workflow._Definition.must_from_class, WORKFLOWS)}
 SINGLE_BATCH = _WorkflowLogicFlag.PROCESS_WORKFLOW_ACTIVATION_JOBS_AS_SINGLE_BATCH
 _SEED = 7
 

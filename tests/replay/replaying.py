@@ -16,10 +16,8 @@ from temporalio.client import Client, WorkflowExecution, WorkflowHandle, Workflo
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
-from seedance_temporal.contract import LISTER, WORKFLOW
-from workflows.generate_video import GenerateVideo
-from workflows.late_tasks import LateTasks
-from workflows.list_tasks import ListTasks
+from seedance_temporal.contract import LISTER, PLACES, WORKFLOW
+from workers.build import WORKFLOWS
 
 FAILED = Path("build/not-replayed")
 
@@ -38,7 +36,7 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     """
     to_replay = begun(histories)
     replayer = Replayer(
-        workflows=workflows or [GenerateVideo, LateTasks, ListTasks],
+        workflows=workflows or WORKFLOWS,
         data_converter=pydantic_data_converter,
         # The sandbox was active in the first execution; here only the commands are compared.
         workflow_runner=UnsandboxedWorkflowRunner(),
@@ -106,5 +104,5 @@ async def histories_of(client: Client) -> list[WorkflowHistory]:
         async with at_once:
             return await client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()
 
-    runs = [run async for run in client.list_workflows(f"WorkflowType IN ('{WORKFLOW}', '{LISTER}')")]
+    runs = [run async for run in client.list_workflows(f"WorkflowType IN ('{WORKFLOW}', '{LISTER}', '{PLACES}')")]
     return await asyncio.gather(*map(history, runs))

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from temporalio import activity, workflow
 
-from activities import create, ledger, limits, poll, recover, references, store, task_list
+from activities import create, ledger, limits, places, poll, recover, references, store, task_list
 from seedance_temporal.contract import Queues
 from seedance_temporal.events import EventName, EventSource
 from seedance_temporal.identity import ObjectNames
@@ -16,10 +16,12 @@ from seedance_temporal.ledger.store import KINDS
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
+from workflows.places import Places
 
 ACTIVITIES = """
-answer_jobs ask_later ask_lister cancel_task check_references create_task follow_known_task get_task identify_task
-list_page read_ledger reserve_quota resolve_attempt settle_absent store_video why_not_stored write_end write_outcome
+answer_jobs ask_for_place ask_later ask_lister cancel_task check_places check_references create_task
+follow_known_task get_task identify_task list_page open_tasks read_ledger reserve_quota resolve_attempt
+settle_absent store_video why_not_stored write_end write_outcome
 """
 EVENTS = """
 attempt_absent attempt_claimed attempt_settled attention_raised attention_settled callback_received cancel_answered
@@ -36,7 +38,7 @@ video_at_risk
 
 
 def test_activity_names() -> None:
-    modules = (create, ledger, limits, poll, recover, references, store, task_list)
+    modules = (create, ledger, limits, places, poll, recover, references, store, task_list)
     classes = [one for module in modules for one in vars(module).values() if isinstance(one, type)]
     calls = {call for one in classes for call in vars(one).values() if callable(call)}
     found = [activity._Definition.from_callable(call) for call in calls]
@@ -49,11 +51,12 @@ def test_activity_names() -> None:
         (
             GenerateVideo,
             "GenerateVideo",
-            {"task_changed", "listed", "retry", "cancel", "resolve"},
+            {"task_changed", "listed", "place_granted", "retry", "cancel", "resolve"},
             {"state", "cancel_outcome", "resolution"},
         ),
         (LateTasks, "LateTasks", {"task_changed"}, set()),
         (ListTasks, "ListTasks", {"listing_requested"}, set()),
+        (Places, "Places", {"places_asked", "place_freed"}, {"place"}),
     ],
 )
 def test_workflow_names(defined: type[Any], name: str, signals: set[str], queries: set[str]) -> None:

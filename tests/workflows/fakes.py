@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities.create import CreateInput, CreateResult
 from activities.ledger import EndInput, EndResult, OutcomeInput, ReadLedgerInput, ReadLedgerResult, RunContext
 from activities.limits import QuotaInput, QuotaResult
+from activities.places import CheckInput, CheckResult, TasksInput, TasksResult
 from activities.poll import CancelResult, GetTaskInput, Observation
 from activities.recover import AbsentInput, AskLaterInput, FollowInput, IdentifyInput, IdentifyResult, ResolveInput
 from activities.references import ReferencesInput, ReferencesResult
@@ -192,6 +193,8 @@ class FakeActivities:
     resolve_attempt = _planned("resolve_attempt", ResolveInput, ResolveAnswer)
     ask_later = _planned("ask_later", AskLaterInput, None)
     follow_known_task = _planned("follow_known_task", FollowInput, None)
+    open_tasks = _planned("open_tasks", TasksInput, TasksResult)
+    check_places = _planned("check_places", CheckInput, CheckResult)
     get_task = _planned("get_task", GetTaskInput, Observation)
     cancel_task = _planned("cancel_task", GetTaskInput, CancelResult)
     store_video = _planned("store_video", StoreInput, VideoResult)

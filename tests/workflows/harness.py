@@ -22,6 +22,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.places import PlaceActivities
 from activities.store import StoreActivities
 from activities.task_list import TaskListActivities
 from seedance_temporal.contract import (
@@ -66,10 +67,8 @@ from tests.workflows.fakes import (
     to_store,
     waiting,
 )
+from workers.build import WORKFLOWS
 from workers.read_ahead import NoReadAhead
-from workflows.generate_video import GenerateVideo
-from workflows.late_tasks import LateTasks
-from workflows.list_tasks import ListTasks
 
 ALL_WORKERS = ("workflows", "ledger", "create", "get", "list", "transfer")
 _LONGEST_SKIP = 600
@@ -239,12 +238,14 @@ class Harness:
         sandboxed: As in production; without it, a test can shorten the times of ``policies``.
         single_batch: Whether signals, cancels and results of one activation are delivered together, as
             :mod:`tests.support.coming_sdk` says.
+        tasks_at_once: How many places the workers' settings allow.
     """
 
     client: Client
     sandboxed: bool = True
     single_batch: bool = field(default_factory=coming_sdk.is_wanted)
     cached: int = 100
+    tasks_at_once: int | None = None
     fake: FakeActivities = field(default_factory=FakeActivities)
     route: str = field(default_factory=lambda: f"route-{next(_numbers)}")
     jobs: list[Job] = field(default_factory=list)
@@ -264,6 +265,9 @@ class Harness:
                 # These ask and signal Temporal alone, so they are the real ones.
                 StoreActivities(MemoryBucket(), Ark("-", "-"), Settings()).why_not_stored,
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
+                PlaceActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), self._settings()).ask_for_place,
+                fake.open_tasks,
+                fake.check_places,
             ],
             "create": [fake.create_task],
             "create_4k": [fake.create_task],
@@ -277,7 +281,7 @@ class Harness:
                 # One client cannot serve a queue twice, and the ledger's activities share that of the workflows.
                 self.client,
                 task_queue=getattr(queues, "workflows" if name == "ledger" else name),
-                workflows=[GenerateVideo, LateTasks, ListTasks] if runs else [],
+                workflows=WORKFLOWS if runs else [],
                 activities=activities[name],
                 no_remote_activities=runs,
                 disable_eager_activity_execution=True,
@@ -290,6 +294,9 @@ class Harness:
             stack = AsyncExitStack()
             await stack.enter_async_context(worker)
             self._workers[name] = stack
+
+    def _settings(self) -> Settings:
+        return Settings().model_copy(update={"ark_route": self.route, "seedance_tasks_at_once": self.tasks_at_once})
 
     async def stop(self, *names: str) -> None:
         """Stop workers. An activity that they execute is cut off."""

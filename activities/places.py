@@ -1,0 +1,213 @@
+"""Ask for places, and find out which of them are still needed.
+
+A place is needed as long as its job has a task at the provider, or may have one, or can still create one. The ledger
+shows that; for a job without a run, which nobody follows, the provider does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
+
+import httpx
+from temporalio import activity
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError
+
+from activities.batched_signals import BatchedSignals
+from seedance_temporal import contract
+from seedance_temporal.connection import is_unknown_workflow
+from seedance_temporal.contract import Queues
+from seedance_temporal.job import Shape
+from seedance_temporal.ledger.facts import Attempt, Facts
+from seedance_temporal.ledger.store import Ledger, LedgerDamaged
+from seedance_temporal.places import Asked, Lease, PlaceRequest, PlacesInput, place_of, places_in
+from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
+from seedance_temporal.provider.task import TERMINAL, parse_task
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+
+# The longest that a task can wait or run at the provider before it expires, and an hour.
+_LONGEST_TASK = timedelta(seconds=259_200) + timedelta(hours=1)
+_SIDE_BY_SIDE = 20
+_MAY_HAVE_TASKS = ("creating", "recovering", "queued", "running")
+
+
+# A place is in doubt while the ledgers of some jobs are read.
+_DOUBT_PAUSE_SECONDS = 0.5
+NO_PLACE = CreateAnswer(
+    "not_sent", code="no_place", message="the job has no place; as many tasks as the settings allow are at the provider"
+)
+
+
+class AskInput(Shape):
+    """The request of a job, and the create queue that it needs a place of."""
+
+    queue: str
+    request: PlaceRequest
+
+
+class TasksInput(Shape):
+    queue: str
+
+
+class TasksResult(Shape):
+    """The places of the jobs that have a task, or may have one."""
+
+    leases: tuple[Lease, ...]
+
+
+class CheckInput(Shape):
+    leases: tuple[Lease, ...]
+
+
+class CheckResult(Shape):
+    """The jobs whose places are not needed any more."""
+
+    unneeded: tuple[str, ...]
+
+
+class PlaceActivities:
+    """Ask for places, and check them. ``search_attributes``: the names that the namespace knows."""
+
+    def __init__(self, ledger: Ledger, ark: Ark, settings: Settings, search_attributes: Iterable[str] = ()) -> None:
+        self._ledger = ledger
+        self._ark = ark
+        self._settings = settings
+        self._queues = Queues(settings.ark_route)
+        self._knows_phases = contract.SEEDANCE_PHASE.name in set(search_attributes)
+        self._requests: dict[str, BatchedSignals[PlaceRequest]] = {}
+
+    @activity.defn
+    async def ask_for_place(self, input: AskInput) -> None:
+        """Ask for a place of a create queue."""
+        queue = input.queue
+
+        async def deliver(client: Client, requests: list[PlaceRequest]) -> None:
+            limit = places_in(queue, self._settings)
+            await client.start_workflow(
+                contract.PLACES,
+                PlacesInput(route=self._settings.ark_route, queue=queue, limit=limit),
+                id=contract.places_id(queue),
+                task_queue=self._queues.workflows,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                start_signal=contract.SIGNAL_PLACES_ASKED,
+                start_signal_args=[Asked(limit=limit, requests=tuple(requests))],
+                static_summary=f"places for tasks of {queue}",
+            )
+
+        await self._requests.setdefault(queue, BatchedSignals(deliver)).send(input.request)
+
+    @activity.defn
+    async def open_tasks(self, input: TasksInput) -> TasksResult:
+        """Find the jobs that have a task at the provider, or may have one."""
+        client = activity.client()
+        side_by_side = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+        async def lease(job_id: str) -> Lease | None:
+            async with side_by_side:
+                try:
+                    facts = await self._ledger.read(job_id)
+                except LedgerDamaged:
+                    # It may have one. The place is checked like any other that is not freed.
+                    return Lease(job_id=job_id, user="", since=datetime.now(UTC))
+            for attempt in _open(facts):
+                request = attempt.claim.request if attempt.claim is not None else None
+                if request is None or self._queues.create_for(request.resolution) == input.queue:
+                    user = contract.share_of(request.user_id) if request is not None else ""
+                    return Lease(job_id=job_id, user=user, since=datetime.now(UTC))
+            return None
+
+        job_ids = {job_id async for job_id in self._jobs(client)}
+        found = await asyncio.gather(*map(lease, sorted(job_ids)))
+        return TasksResult(leases=tuple(each for each in found if each is not None))
+
+    async def _jobs(self, client: Client) -> AsyncIterator[str]:
+        """Yield the jobs that can have a task: those that are open, and those whose run was ended from outside."""
+        since = f"CloseTime > '{(datetime.now(UTC) - _LONGEST_TASK).isoformat()}'"
+        terms = [
+            f"WorkflowType = '{contract.WORKFLOW}' AND TaskQueue = '{self._queues.workflows}'",
+            f"(ExecutionStatus = 'Running' OR (ExecutionStatus IN ('Terminated', 'TimedOut') AND {since}))",
+        ]
+        if self._knows_phases:
+            phases = ", ".join(f"'{phase}'" for phase in _MAY_HAVE_TASKS)
+            terms.append(f"{contract.SEEDANCE_PHASE.name} IN ({phases})")
+        async for run in client.list_workflows(" AND ".join(terms)):
+            yield run.id
+
+    @activity.defn
+    async def check_places(self, input: CheckInput) -> CheckResult:
+        """Find the places that no task needs, and no job that could create one."""
+        unneeded = [lease.job_id for lease in input.leases if not await self._is_needed(lease)]
+        return CheckResult(unneeded=tuple(unneeded))
+
+    async def _is_needed(self, lease: Lease) -> bool:
+        is_open = await _has_run(activity.client(), lease.job_id)
+        try:
+            facts = await self._ledger.read(lease.job_id)
+        except LedgerDamaged:
+            return True
+        attempts = _open(facts)
+        if is_open:
+            # It follows its task, or is about to create one: then nothing has been claimed since the place was granted.
+            return bool(attempts) or not any(_is_since(attempt, lease) for attempt in facts.attempts)
+        return any([await self._may_exist(attempt, facts) for attempt in attempts])
+
+    async def _may_exist(self, attempt: Attempt, facts: Facts) -> bool:
+        """Return whether the provider may have a task of an attempt that nobody follows."""
+        if attempt.claimed_at is not None and datetime.now(UTC) - attempt.claimed_at > _LONGEST_TASK:
+            return False
+        if not attempt.tasks:
+            return True
+        return any([await self._runs(task_id) for task_id in _followed(attempt, facts)])
+
+    async def _runs(self, task_id: str) -> bool:
+        try:
+            payload = await self._ark.get(task_id)
+        except (ArkError, httpx.HTTPError):
+            return True
+        return payload is None or parse_task(payload).status not in TERMINAL
+
+
+def needs_place(request: VideoRequest, settings: Settings) -> bool:
+    """Return whether a create needs a place."""
+    return places_in(Queues(request.route).create_for(request.resolution), settings) is not None
+
+
+async def has_place(request: VideoRequest, job_id: str) -> bool:
+    """Return whether a job has a place; while that is being checked, wait.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    while True:
+        place = await place_of(activity.client(), request, job_id)
+        if place is None or not place.in_doubt:
+            return place is not None and place.held
+        await asyncio.sleep(_DOUBT_PAUSE_SECONDS)
+
+
+def _open(facts: Facts) -> list[Attempt]:
+    """Return the attempts that have a task which is not known to have ended, or may have one."""
+    return [each for each in facts.attempts if (each.unknown and facts.record is None) or _followed(each, facts)]
+
+
+def _followed(attempt: Attempt, facts: Facts) -> list[str]:
+    stored = facts.record.task_id if facts.record is not None else None
+    return [task_id for task_id in attempt.live if task_id != stored]
+
+
+def _is_since(attempt: Attempt, lease: Lease) -> bool:
+    return attempt.claimed_at is not None and attempt.claimed_at >= lease.since
+
+
+async def _has_run(client: Client, job_id: str) -> bool:
+    try:
+        run = await client.get_workflow_handle(job_id).describe()
+    except RPCError as error:
+        if is_unknown_workflow(error):
+            return False
+        raise
+    return run.status is WorkflowExecutionStatus.RUNNING

@@ -1,0 +1,128 @@
+"""Places: how many tasks of a class an account has at the provider at once, where the settings cap that.
+
+A job takes a place before its create, and frees it when its task has ended. One workflow for each create queue,
+``Places``, grants them; this is what it exchanges with jobs, workers and readers.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import AwareDatetime
+from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.service import RPCError
+
+from seedance_temporal import contract
+from seedance_temporal.connection import is_unknown_workflow
+from seedance_temporal.contract import Queues
+from seedance_temporal.job import Shape
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+
+# A worker refuses a query that reads ahead, and answers the next one.
+_QUERIES = 3
+
+
+class PlaceRequest(Shape):
+    """A job that needs a place.
+
+    Attributes:
+        user: The user, hashed: each has an equal share.
+        rank: Temporal's priority key of the job: a lower one goes first, whoever the user is. 0 if it has none.
+        priority: The request's priority: among the jobs of one user, a higher one goes first.
+        since: When the job first needed it.
+    """
+
+    job_id: str
+    user: str
+    rank: int = 0
+    priority: int = 0
+    since: AwareDatetime
+
+
+class Asked(Shape):
+    """Requests for places, and how many places the settings of the worker that sends them allow; None: any number."""
+
+    limit: int | None
+    requests: tuple[PlaceRequest, ...]
+
+
+class Lease(Shape):
+    """A place that a job has.
+
+    Attributes:
+        since: When it was granted, or last shown to be needed.
+    """
+
+    job_id: str
+    user: str
+    since: AwareDatetime
+
+
+class PlacesInput(Shape):
+    """The argument of ``Places``.
+
+    Attributes:
+        queue: The create queue.
+        limit: How many places there are; None: any number.
+        leases, waiting: At continue-as-new, what the run before knew.
+        known: Whether it knew: a first run asks the ledger which tasks the account has already.
+    """
+
+    route: str
+    queue: str
+    limit: int | None = None
+    leases: tuple[Lease, ...] = ()
+    waiting: tuple[PlaceRequest, ...] = ()
+    known: bool = False
+
+
+class Place(Shape):
+    """A job's place, or its position among those that wait.
+
+    Attributes:
+        held: Whether it has a place.
+        in_doubt: Whether it is just being checked that the place is needed.
+        limit: How many places there are; None: any number.
+        taken: How many of them are taken.
+        before: How many jobs get a place before it, as things are: a job of a user with fewer places goes first.
+        waiting: How many jobs wait.
+    """
+
+    held: bool = False
+    in_doubt: bool = False
+    limit: int | None = None
+    taken: int = 0
+    before: int | None = None
+    waiting: int = 0
+
+
+def places_in(queue: str, settings: Settings) -> int | None:
+    """Return how many places a create queue has; None: any number."""
+    is_4k = queue == Queues(settings.ark_route).create_4k
+    return settings.seedance_tasks_at_once_4k if is_4k else settings.seedance_tasks_at_once
+
+
+async def place_of(
+    client: Client, request: VideoRequest, job_id: str, *, within: timedelta | None = None
+) -> Place | None:
+    """Return the place of a job; None where no places are kept for its class.
+
+    Args:
+        within: How long a worker is given to answer; as long as Temporal allows by default.
+
+    Raises:
+        RPCError: Temporal does not answer, or no worker.
+    """
+    handle = client.get_workflow_handle(contract.places_id(Queues(request.route).create_for(request.resolution)))
+    for _ in range(_QUERIES):
+        try:
+            place: Place = await handle.query(contract.QUERY_PLACE, job_id, result_type=Place, rpc_timeout=within)
+        except WorkflowQueryFailedError:
+            continue
+        except RPCError as error:
+            if is_unknown_workflow(error):
+                return None
+            raise
+        return place
+    return None

@@ -1,0 +1,149 @@
+"""Many jobs of one user, then a few of another, for few places, while workers die and runs are reset."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+from temporalio.client import WorkflowExecutionStatus
+
+from dev.stack import Stack
+from seedance_temporal import VideoRequest
+from seedance_temporal.contract import QUERY_PLACE, Queues, places_id
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.places import Place
+from tests.e2e.operator import reset
+from tests.e2e.requests import a_request
+from tests.support.polling import until
+
+# The only model of the list with videos at 4k.
+WITH_4K = "dreamina-seedance-2-0-260128"
+
+
+@dataclass
+class Crowd:
+    """Figures of a crowd.
+
+    Attributes:
+        left: How many jobs of the first user had not ended when the other's were submitted.
+        meanwhile: How many of them ended before all of the other's had.
+        kills, resets: How often a worker was killed, and a run reset.
+        most_alive: The most tasks at once, of each class.
+    """
+
+    left: int
+    meanwhile: int
+    kills: int
+    resets: int
+    most_alive: dict[str, int]
+
+
+async def place_counts(stack: Stack, queue: str) -> tuple[int, int]:
+    """Return how many places are taken, and how many jobs wait."""
+    place: Place = await stack.client.get_workflow_handle(places_id(queue)).query(QUERY_PLACE, "", result_type=Place)
+    return place.taken, place.waiting
+
+
+class _Trouble:
+    """Kill the worker, and reset runs that have not ended, again and again."""
+
+    def __init__(self, stack: Stack, requests: list[VideoRequest], worker: str, settings: dict[str, str]) -> None:
+        self._stack = stack
+        self._job_ids = [job_id_of(request) for request in requests]
+        self._worker, self._settings = worker, settings
+        self._random = random.Random(7)
+        self.kills = self.resets = 0
+
+    async def go_on(self, every: float) -> None:
+        while True:
+            await asyncio.sleep(every)
+            await self._reset_some()
+            await asyncio.sleep(every)
+            await self._stack.children[self._worker].kill()
+            self.kills += 1
+            await self._stack.start_worker(self._worker, **self._settings)
+
+    async def _reset_some(self) -> None:
+        for job_id in self._random.sample(self._job_ids, min(4, len(self._job_ids))):
+            run = await self._stack.client.get_workflow_handle(job_id).describe()
+            if run.status is WorkflowExecutionStatus.RUNNING and run.history_length > 5:
+                await reset(self._stack, job_id)
+                self.resets += 1
+
+
+async def crowded(
+    stack: Stack, *, many: int, few: int, at_4k: int, places: int, trouble_every: float, seconds: float
+) -> Crowd:
+    """Run a crowd, and assert that each job is stored, was paid for once, and has left no place behind.
+
+    Args:
+        stack: Without a worker.
+        many, few, at_4k: Jobs of the first user, of the other one, and of the first one at 4k.
+        places: How many tasks may be at the provider at once; one at 4k.
+        trouble_every: Seconds between two troubles.
+        seconds: The time for all of it.
+    """
+    settings = {"SEEDANCE_TASKS_AT_ONCE": str(places), "SEEDANCE_TASKS_AT_ONCE_4K": "1"}
+    settings |= {"SEEDANCE_CREATES_PER_MINUTE": "60000", "SEEDANCE_CREATES_PER_MINUTE_4K": "60000"}
+    await stack.ark.configure(create_per_minute=None, create_per_minute_4k=None)
+    # Were the jobs to keep no limit, the provider would not either.
+    await stack.ark.configure(running_limit=1_000, running_limit_4k=1_000)
+    await stack.start_worker("crowd", **settings)
+    first = [a_request(user_id="many") for _ in range(many)]
+    first += [a_request(user_id="many", model=WITH_4K, resolution="4k") for _ in range(at_4k)]
+    other = [a_request(user_id="few") for _ in range(few)]
+    trouble = _Trouble(stack, first, "crowd", settings)
+    async with asyncio.timeout(seconds):
+        for request in first:
+            await stack.jobs.submit(request)
+        ended: set[str] = set()
+        results = [asyncio.create_task(_stored(stack, request, ended)) for request in first]
+        troubling = asyncio.create_task(trouble.go_on(trouble_every))
+        await until(lambda: _some(ended), "the first of the many is stored", seconds=seconds)
+        for request in other:
+            await stack.jobs.submit(request)
+        before = len(ended)
+        await asyncio.gather(*(_stored(stack, request, set()) for request in other))
+        meanwhile = len(ended) - before
+        if not trouble.resets or not trouble.kills:
+            await until(lambda: _both(trouble), "a worker was killed, and a run reset", seconds=seconds)
+        troubling.cancel()
+        await asyncio.wait([troubling])
+        if trouble.kills and stack.children["crowd"].process.returncode is not None:
+            await stack.start_worker("crowd", **settings)
+        await asyncio.gather(*results)
+        for queue in (Queues("byteplus").create, Queues("byteplus").create_4k):
+
+            async def is_empty(queue: str = queue) -> bool:
+                return await place_counts(stack, queue) == (0, 0)
+
+            await until(is_empty, f"no place of {queue} is taken", seconds=60)
+    created = Counter(
+        str(request.prompt)
+        for entry in await stack.ark.ledger()
+        if entry.committed
+        for request in (*first, *other)
+        if str(request.prompt) in str(entry.body)
+    )
+    assert set(created.values()) == {1}, "a job was paid for twice"
+    assert len(created) == len(first) + len(other)
+    most = (await stack.ark.requests()).most_alive
+    assert most["byteplus"] <= places, f"{most} tasks were at the provider at once"
+    assert most["byteplus 4k"] <= 1, f"{most} tasks were at the provider at once"
+    return Crowd(many + at_4k - before, meanwhile, trouble.kills, trouble.resets, most)
+
+
+async def _stored(stack: Stack, request: VideoRequest, ended: set[str]) -> None:
+    job_id = job_id_of(request)
+    await stack.jobs.job(job_id).result()
+    ended.add(job_id)
+
+
+async def _some(ended: set[str]) -> bool:
+    return bool(ended)
+
+
+async def _both(trouble: _Trouble) -> bool:
+    return bool(trouble.kills and trouble.resets)

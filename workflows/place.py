@@ -1,0 +1,111 @@
+"""The place that a job needs before a create, where the settings cap the tasks at the provider."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+with workflow.unsafe.imports_passed_through():
+    from seedance_temporal import contract
+    from seedance_temporal.contract import Carried, Queues
+    from seedance_temporal.places import PlaceRequest
+    from seedance_temporal.request import VideoRequest
+    from workflows import policies
+    from workflows.inbox import Inbox
+    from workflows.progress import Progress
+    from workflows.steps import Steps
+    from workflows.waits import until
+
+
+class HeldPlace:
+    """Take a place before a create, and free it once the job has no task at the provider.
+
+    Attributes:
+        is_held: Whether the job has a place, or needs none. The create asks once more, between claim and POST.
+    """
+
+    def __init__(self, request: VideoRequest, carried: Carried, steps: Steps, inbox: Inbox, progress: Progress) -> None:
+        self._request = request
+        self._queue = Queues(request.route).create_for(request.resolution)
+        self._steps = steps
+        self._inbox = inbox
+        self._progress = progress
+        self._since = carried.place_since
+        self._refused = False
+        self._granted = False
+        # A run before this one can have taken a place.
+        self._to_free = True
+
+    @property
+    def is_held(self) -> bool:
+        return self._granted
+
+    @property
+    def _is_needed(self) -> bool:
+        return self._progress.context.capped or self._refused
+
+    def grant(self) -> None:
+        """Take in the answer to a request."""
+        self._granted = True
+
+    def refuse(self) -> None:
+        """Note that a create was not sent because the job has no place."""
+        self._refused, self._granted = True, False
+
+    async def take(self, renew: Callable[[], Awaitable[None]]) -> bool:
+        """Wait for a place, where one is needed; return False where a cancel, or a task of the job, comes first.
+
+        Args:
+            renew: Lets a new run take over where the history has grown long.
+        """
+        if not self._is_needed or self._granted:
+            return True
+        self._since = self._since or workflow.now()
+        self._to_free = True
+        pause = policies.PLACE_ASK_AGAIN
+        self._progress.enter("waiting")
+        while not self._granted:
+            await self._steps.ask_for_place(self._queue, self._as_request())
+            await self._progress.wait(
+                lambda: self._granted or self._inbox.interrupts,
+                pause.total_seconds(),
+                "a place at the provider, or ask for one again",
+            )
+            if self._inbox.interrupts:
+                return False
+            pause = min(pause * 2, policies.LONGEST_PLACE_PAUSE)
+            if not self._granted:
+                await renew()
+        return True
+
+    async def free(self) -> None:
+        """Free the place, if the job may have one. Its request keeps its time, should the job need another."""
+        if not (self._is_needed and self._to_free):
+            return
+        self._granted = self._to_free = False
+        freeing = asyncio.create_task(self._send_freed())
+        # Before a request for another one.
+        await until(freeing.done)
+
+    def carry(self, carried: Carried) -> Carried:
+        """Add what the next run needs. It asks again, and learns that it has a place."""
+        return carried.model_copy(update={"place_since": self._since})
+
+    async def _send_freed(self) -> None:
+        places = workflow.get_external_workflow_handle(contract.places_id(self._queue))
+        with suppress(FailureError):  # nobody grants places any more
+            await places.signal(contract.SIGNAL_PLACE_FREED, workflow.info().workflow_id)
+
+    def _as_request(self) -> PlaceRequest:
+        assert self._since is not None
+        return PlaceRequest(
+            job_id=workflow.info().workflow_id,
+            user=contract.share_of(self._request.user_id),
+            rank=workflow.info().priority.priority_key or 0,
+            priority=self._request.priority or 0,
+            since=self._since,
+        )
