@@ -54,6 +54,8 @@ class TaskTimes:
         self._clock = clock
         self._known: dict[str, _Known] = {}
         self._full: set[str] = set()
+        # Two copies at once must not both take the last place of a day.
+        self._turn = asyncio.Lock()
 
     async def of(self, request: VideoRequest) -> tuple[int, ...]:
         """Return the task times of a request's shape in seconds, in ascending order; those that are known where the
@@ -79,18 +81,19 @@ class TaskTimes:
         if seconds is None or task.updated_at is None:
             return
         day = f"{self._folder(request)}{datetime.fromtimestamp(task.updated_at, UTC):%Y-%m-%d}/"
-        if day in self._full:
-            return
+        # All of the name follows from the task: written again, it is the same object.
+        of_task = hashlib.sha256(task.id.encode()).hexdigest()[:16]
         try:
-            async with asyncio.timeout(_SECONDS):
-                stored = len(await self._bucket.list(day))
-                if stored < MOST_A_DAY:
-                    # All of the name follows from the task: written again, it is the same object.
-                    of_task = hashlib.sha256(task.id.encode()).hexdigest()[:16]
-                    await self._bucket.create(f"{day}{of_task}-{seconds}", b"", seconds=_SECONDS)
+            async with asyncio.timeout(_SECONDS), self._turn:
+                if day not in self._full:
+                    await self._add(day, f"{day}{of_task}-{seconds}")
         except Exception:
             _log.warning("a task time was not written", exc_info=True)
-            return
+
+    async def _add(self, day: str, name: str) -> None:
+        stored = len(await self._bucket.list(day))
+        if stored < MOST_A_DAY:
+            await self._bucket.create(name, b"", seconds=_SECONDS)
         if stored + 1 >= MOST_A_DAY:
             if len(self._full) >= _MOST_SHAPES:
                 self._full.clear()

@@ -149,6 +149,11 @@ async def test_full_day_takes_no_more_and_costs_nothing(bucket: CountingBucket, 
     assert len(bucket.stored) == MOST_A_DAY + 1, "a new day"
 
 
+async def test_copies_at_once_keep_the_bound(bucket: CountingBucket, worker: Worker) -> None:
+    await asyncio.gather(*(worker.note(150 + number, task=f"cgt-{number}") for number in range(2 * MOST_A_DAY)))
+    assert len(bucket.stored) == MOST_A_DAY
+
+
 @pytest.mark.parametrize("workers", [2, 5])
 async def test_racing_workers_add_one_each(bucket: CountingBucket, workers: int) -> None:
     """For the last place of a day: at most one too many for each further worker, of which none is read."""

@@ -52,10 +52,10 @@ def median_delay(tasks: Iterable[Polled]) -> float:
 
 
 async def know_times(bucket: Bucket, request: VideoRequest, times: Iterable[float]) -> None:
-    """Write task times of a request's shape, as copies of the last days did."""
+    """Write task times of a request's shape, as copies of the days before today did."""
     known = TaskTimes(bucket, "seedance")
     for number, seconds in enumerate(times):
-        ended_at = int(time.time()) - 86_400 * (number // MOST_A_DAY)
+        ended_at = int(time.time()) - 86_400 * (1 + number // MOST_A_DAY)
         await known.note(request, a_success(f"cgt-known-{number}", ended_at, round(seconds)))
 
 
