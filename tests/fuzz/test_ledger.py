@@ -94,6 +94,8 @@ def kind_of(name: str) -> str:
     path = PurePosixPath(name)
     if "limits" in path.parts:
         return "quota"
+    if "task-times" in path.parts:
+        return "task time"
     kind = path.stem.rpartition(".")[2]
     return next((start for start in ("verified", "late", "end", "echo") if kind.startswith(f"{start}-")), kind)
 
