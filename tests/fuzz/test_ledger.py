@@ -153,7 +153,7 @@ def _quiet() -> Iterator[None]:
 
 def test_every_kind_of_object_is_written() -> None:
     facts = {"claim", "outcome", "taken", "late", "end", "again", "quota", "echo"}
-    assert {kind for _, kind in cases()} == facts | {"record", "task", "output", "verified"}
+    assert {kind for _, kind in cases()} == facts | {"record", "task", "output", "verified", "task time"}
 
 
 @pytest.mark.parametrize("how", DAMAGES)
