@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     """
     seedance_poll_first_seconds: Positive | None = None
     """Seconds until the first poll, without callbacks; unset: by how long tasks of the same shape took, or estimated
-    from model, resolution and length where too few are known. Each further wait is about a twelfth of the task's age.
+    from model, resolution and length where too few are known. Each further wait is some 7 % of the task's age.
     """
     seedance_poll_max_seconds: Positive = 300
     """Longest wait between two polls, without callbacks, after the first one."""

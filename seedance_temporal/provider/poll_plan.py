@@ -16,7 +16,7 @@ LEAST_TIMES = 10
 # Each wait is drawn from a tenth less to a tenth more, so that jobs which began together are not polled together.
 JITTER = 0.1
 # A wait is that part of the time since the creation, so a video is noticed half as late on average.
-_STEP = 0.08
+_STEP = 0.07
 # The first poll comes when that share of the tasks is done.
 _FIRST_SHARE = 0.05
 # The wait is shorter where more than the usual share of the tasks that are left ends within the next tenth of the time,
