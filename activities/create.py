@@ -11,15 +11,17 @@ import logging
 import random
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from pydantic import AwareDatetime
 from temporalio import activity
 
 from activities.limits import LimitActivities
 from activities.places import NO_PLACE, has_place, needs_place
-from activities.poll import seconds_until_poll
+from activities.poll import expected_at, seconds_until_poll
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
 from seedance_temporal.job import Attention, JobError, Shape
@@ -109,6 +111,7 @@ class CreateResult(Shape):
         passing: With ``not_sent``: whether the provider refused it for a reason that can pass.
         needs_place: With ``not_sent``: whether the job has to take a place first.
         wait_seconds: Seconds until the first poll of the task, or until the next create.
+        expected_at: With ``created``: when the task should have its video, an estimate; None where too little is known.
     """
 
     kind: Literal["created", "refused", "not_sent", "unknown", "conflict", "impossible"]
@@ -121,6 +124,7 @@ class CreateResult(Shape):
     passing: bool = False
     needs_place: bool = False
     wait_seconds: float = 0
+    expected_at: AwareDatetime | None = None
 
 
 class Deadline:
@@ -157,6 +161,8 @@ class CreateActivities:
         if problems := self._settings.rules.check_new(input.request):
             return _impossible("invalid_request", "; ".join(map(str, problems)))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
+        # Before the POST, whose answer must not wait for anything.
+        times = await self._ledger.task_times.of(input.request)
         claim = self._new_claim(input, info)
         if input.doubt:
             return self._before_claim(input, claim, CreateAnswer("not_sent", code="task_named", message=input.doubt))
@@ -204,10 +210,10 @@ class CreateActivities:
         if current.next != "claim" or current.attempt > input.attempt:
             # The workflow's decision is stale, such as one that a Reset brought back.
             stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since it was read")
-            result = await self._result(input, claim, stale, facts)
+            result = await self._result(input, claim, stale, facts, times)
             return result.model_copy(update={"wait_seconds": 0.0})
         answer = await self._why_not(input, before) or await self._send(body, deadline)
-        return await self._result(input, claim, answer, facts)
+        return await self._result(input, claim, answer, facts, times)
 
     async def _why_not(self, input: CreateInput, before: Facts) -> CreateAnswer | None:
         """Return why nothing is to be sent: a task of an earlier attempt can turn up, or the job has lost its place.
@@ -259,7 +265,9 @@ class CreateActivities:
             await asyncio.sleep(pause)
         return answer
 
-    async def _result(self, input: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateResult:
+    async def _result(
+        self, input: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts, times: Sequence[float]
+    ) -> CreateResult:
         message = f"{answer.code}: {answer.message}"
         if answer.kind == "unknown":
             return CreateResult(kind="unknown", claim=claim, message=message)
@@ -281,7 +289,8 @@ class CreateActivities:
             outcome=outcome,
             written=written,
             message=f"{answer.code} {answer.message}".strip(),
-            wait_seconds=seconds_until_poll(self._settings, input.request, polls=0),
+            wait_seconds=seconds_until_poll(self._settings, input.request, times, elapsed=0),
+            expected_at=expected_at(outcome.at, 0, times) if answer.kind == "created" else None,
         )
 
     def _before_claim(self, input: CreateInput, claim: Claim, answer: CreateAnswer) -> CreateResult:

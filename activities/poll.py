@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import httpx
+from pydantic import AwareDatetime
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -16,6 +18,7 @@ from seedance_temporal.ledger.decisions import other_key, second_task
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger, LedgerDamaged
 from seedance_temporal.provider.ark import Ark, ArkError
+from seedance_temporal.provider.poll_plan import JITTER, expected_end, first_poll, next_poll
 from seedance_temporal.provider.refusals import advice_on
 from seedance_temporal.provider.task import (
     CANCELLED,
@@ -41,15 +44,13 @@ _REFUSED_SECONDS = 60.0
 _LONGEST_REFUSED_SECONDS = 900.0
 # DELETE erases the record of a finished task, so the answer of GET must be fresh.
 _GET_IS_FRESH_SECONDS = 2.0
-# The first poll, by resolution: a little before most videos of 5 seconds are done.
-_TYPICAL_SECONDS = {"480p": 60.0, "720p": 90.0, "1080p": 150.0, "4k": 240.0}
 
 
 class GetTaskInput(Shape):
     """The task to poll.
 
     Attributes:
-        polls: How often it was polled before.
+        polls: How often it was polled before; workers of an older release go by it.
         refused: How often in a row the provider refused key or account.
         announced: Whether a callback announced its end.
     """
@@ -72,6 +73,7 @@ class Observation(Shape):
         status: The provider's name for it.
         attention: The problem that an operator must settle.
         wait_seconds: Seconds, with ``wait``.
+        expected_at: When the task should have its video, with ``wait``: an estimate; None where too little is known.
         usage, cost_usd, cost_cny: The provider's count, and its cost, with ``copy`` and ``write_end``, where known.
         copy_within: Seconds that the result URL still lives, with ``copy``: from 0 to 24 hours.
         second_task: A task that is not followed.
@@ -87,6 +89,7 @@ class Observation(Shape):
     cost_cny: float | None = None
     attention: Attention | None = None
     wait_seconds: float = 0
+    expected_at: AwareDatetime | None = None
     copy_within: float = 0
     second_task: str | None = None
 
@@ -98,26 +101,31 @@ class CancelResult(Shape):
     status: str
 
 
-def seconds_until_poll(settings: Settings, request: VideoRequest, *, polls: int, announced: bool = False) -> float:
+def seconds_until_poll(
+    settings: Settings, request: VideoRequest, times: Sequence[float], *, elapsed: float, announced: bool = False
+) -> float:
     """Return the seconds until the next poll of a task.
 
-    With callbacks, polls are rare, for callbacks that get lost. Without, the first comes near the typical time, and
-    the short steps after it grow.
+    With callbacks, polls are rare, for callbacks that get lost.
+
+    Args:
+        times: Of tasks of the same shape, in ascending order.
+        elapsed: Seconds since the task's creation.
     """
     if settings.seedance_callback_url is not None:
         wait = settings.seedance_poll_with_callbacks_seconds
     else:
-        first = settings.seedance_poll_first_seconds or _typical_seconds(request)
-        wait = first if polls == 0 else min(settings.seedance_poll_max_seconds, first / 6 * 1.5 ** min(polls, 20))
+        first = settings.seedance_poll_first_seconds or first_poll(request, times)
+        wait = next_poll(elapsed, times, first=first, longest=settings.seedance_poll_max_seconds)
     if announced:
         wait = min(wait, _AFTER_CALLBACK_SECONDS)
-    return wait * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
+    return wait * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - not a secret
 
 
-def _typical_seconds(request: VideoRequest) -> float:
-    base = _TYPICAL_SECONDS.get(request.resolution, _TYPICAL_SECONDS["720p"])
-    quick = 0.6 if "-fast" in request.model or "-mini" in request.model else 1.0
-    return float(base * quick * max(1.0, request.duration / 5) ** 0.5)
+def expected_at(created_at: datetime, elapsed: float, times: Sequence[float]) -> datetime | None:
+    """Return when a task should have its video; None where too little is known."""
+    expected = expected_end(elapsed, times)
+    return created_at + timedelta(seconds=expected) if expected is not None else None
 
 
 def seconds_since_success(task: Task, claimed_at: datetime | None, skew: float) -> float:
@@ -126,11 +134,21 @@ def seconds_since_success(task: Task, claimed_at: datetime | None, skew: float) 
     A time before the claim, or in the future, is not usable: trusting it would give a paid video up early, or late.
     ``skew``: seconds that clocks may be apart.
     """
+    return _age(task.updated_at, claimed_at, skew) or 0.0
+
+
+def seconds_since_creation(task: Task, claimed_at: datetime | None, skew: float) -> float:
+    """Return the age of a task in seconds: by the provider's clock, or else by its claim; 0 where neither is known."""
+    age = _age(task.created_at, claimed_at, skew)
+    if age is None and claimed_at is not None:
+        age = max(0.0, (datetime.now(UTC) - claimed_at).total_seconds())
+    return age or 0.0
+
+
+def _age(at: int | None, claimed_at: datetime | None, skew: float) -> float | None:
     now = datetime.now(UTC).timestamp()
     earliest = claimed_at.timestamp() - skew if claimed_at is not None else 0.0
-    if task.updated_at is None or not earliest <= task.updated_at <= now + skew:
-        return 0.0
-    return max(0.0, now - task.updated_at)
+    return max(0.0, now - at) if at is not None and earliest <= at <= now + skew else None
 
 
 class PollActivities:
@@ -178,15 +196,15 @@ class PollActivities:
             return Observation(next="wait", attention=error.attention, note=str(error), wait_seconds=wait)
         if payload is None:
             return self._gone(input, attempt)
-        seen = self._of_task(input, parse_task(payload), attempt.claimed_at)
+        seen = await self._of_task(input, parse_task(payload), attempt.claimed_at)
         if damage is not None and seen.next == "wait":
             seen = seen.model_copy(update={"attention": "ledger_damaged", "note": damage})
         return seen.model_copy(update={"second_task": second})
 
-    def _of_task(self, input: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
+    async def _of_task(self, input: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
         cost = self._settings.rules.cost_of(input.request, task)
+        skew = self._settings.seedance_clock_skew_seconds
         if task.status == SUCCEEDED:
-            skew = self._settings.seedance_clock_skew_seconds
             return Observation(
                 next="copy",
                 status=task.status,
@@ -204,8 +222,17 @@ class PollActivities:
                 cost_usd=cost.usd,
                 cost_cny=cost.cny,
             )
-        wait = seconds_until_poll(self._settings, input.request, polls=input.polls + 1, announced=input.announced)
-        return Observation(next="wait", status=task.status, wait_seconds=wait)
+        times = await self._ledger.task_times.of(input.request)
+        elapsed = seconds_since_creation(task, claimed_at, skew)
+        created_at = datetime.now(UTC) - timedelta(seconds=elapsed)
+        return Observation(
+            next="wait",
+            status=task.status,
+            wait_seconds=seconds_until_poll(
+                self._settings, input.request, times, elapsed=elapsed, announced=input.announced
+            ),
+            expected_at=expected_at(created_at, elapsed, times),
+        )
 
     def _gone(self, input: GetTaskInput, attempt: Attempt) -> Observation:
         """Observe a task that the provider does not know: a young one may come back."""

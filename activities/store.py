@@ -27,6 +27,7 @@ from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, payload_json, result_of_record
 from seedance_temporal.ledger.store import written_by
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
+from seedance_temporal.ledger.task_times import TaskTimes
 from seedance_temporal.media.probe import BadMedia, Unreadable, picture_type, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
 from seedance_temporal.media.temporary import temporary_directory
@@ -101,6 +102,7 @@ class StoreActivities:
         self._bucket = bucket
         self._ark = ark
         self._settings = settings
+        self._times = TaskTimes(bucket, settings.seedance_prefix)
         self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts, proxied=True))
 
     @activity.defn
@@ -125,7 +127,9 @@ class StoreActivities:
                 progress = CopyProgress()
                 async with heartbeats(progress.shown):
                     files = TaskFiles(self._bucket, names, input.task_id)
-                    copy = _Copy(files, self._ark, self._settings, self._transport, input, directory, progress)
+                    copy = _Copy(
+                        files, self._ark, self._settings, self._times, self._transport, input, directory, progress
+                    )
                     return await copy.run()
         except _Failed as failure:
             raise input.failed(failure.kind, str(failure)) from None
@@ -157,6 +161,7 @@ class _Copy:
     files: TaskFiles
     ark: Ark
     settings: Settings
+    times: TaskTimes
     transport: Transport
     input: StoreInput
     directory: Path
@@ -173,7 +178,9 @@ class _Copy:
         else:
             task = await self._stored_task() or await self._task_without_payload()
         last_frame = await self._last_frame(task) if self.input.request.return_last_frame else None
-        return await self._commit(task, video, last_frame)
+        result = await self._commit(task, video, last_frame)
+        await self.times.note(self.input.request, task)
+        return result
 
     # The task at the provider
 

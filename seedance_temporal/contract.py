@@ -99,6 +99,8 @@ MEMO_ATTEMPT = "attempt"
 MEMO_ESTIMATED_TOKENS = "estimated_tokens"
 MEMO_ESTIMATED_USD = "estimated_usd"
 MEMO_ESTIMATED_CNY = "estimated_cny"
+# By what was known when the task was created: each write would be an event, so later polls do not renew it.
+MEMO_EXPECTED_AT = "expected_at"
 # Only of a run that another was continued as: the start of the first one.
 MEMO_STARTED_AT = "started_at"
 # Of LateTasks: the tasks in question.

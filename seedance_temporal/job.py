@@ -156,6 +156,9 @@ class JobState(Shape):
         result: Where a video is stored; None in lists.
         error: Where the job ended without one; None in lists.
         user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
+        expected_at: When the provider should have the video: an estimate, by how long tasks of the same shape took.
+            None where too little is known, and where no task is waited for. Polls renew it; lists show that of the
+            create.
         started_at, closed_at: Of the newest run, in UTC, with those that it was continued from; ``closed_at`` is None
             while it goes on.
         tokens, cost_usd, cost_cny: What its task was billed with, in the provider's tokens, and by the price table in
@@ -178,6 +181,7 @@ class JobState(Shape):
     model: str | None = None
     started_at: AwareDatetime
     closed_at: AwareDatetime | None = None
+    expected_at: AwareDatetime | None = None
     tokens: int | None = None
     cost_usd: float | None = None
     cost_cny: float | None = None

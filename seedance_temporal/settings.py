@@ -99,11 +99,11 @@ class Settings(BaseSettings):
     in the prefix's own folder of media; unset: any that the worker can read. Set it where users name references.
     """
     seedance_poll_first_seconds: Positive | None = None
-    """Seconds until the first poll, without callbacks; unset: estimated from model, resolution and length. The second
-    wait is a quarter of it, and each further one half as long again.
+    """Seconds until the first poll, without callbacks; unset: by how long tasks of the same shape took, or estimated
+    from model, resolution and length where too few are known. Each further wait is some 7 % of the task's age.
     """
     seedance_poll_max_seconds: Positive = 300
-    """Longest wait between two polls, without callbacks."""
+    """Longest wait between two polls, without callbacks, after the first one."""
     seedance_poll_with_callbacks_seconds: Positive = 300
     """Wait between two polls, with callbacks: they only catch a callback that was lost."""
     seedance_create_timeout_seconds: Positive = 120

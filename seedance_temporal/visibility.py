@@ -94,6 +94,7 @@ async def described(run: WorkflowExecution) -> JobState:
         WorkflowExecutionStatus.COMPLETED: "stored",
     }
     memo = await run.memo()
+    waits_for_task = run.status == WorkflowExecutionStatus.RUNNING and phase in {"queued", "running"}
     return JobState.model_validate(
         {
             "job_id": run.id,
@@ -108,6 +109,7 @@ async def described(run: WorkflowExecution) -> JobState:
             "model": shown.get(contract.SEEDANCE_MODEL),
             "started_at": memo.get(contract.MEMO_STARTED_AT, run.start_time),
             "closed_at": run.close_time,
+            "expected_at": memo.get(contract.MEMO_EXPECTED_AT) if waits_for_task else None,
             "tokens": shown.get(contract.SEEDANCE_TOKENS),
             "cost_usd": shown.get(contract.SEEDANCE_COST_USD),
             "cost_cny": shown.get(contract.SEEDANCE_COST_CNY),

@@ -47,6 +47,7 @@ class Polls:
         if seen.attention is not None:
             self._progress.need(seen.attention, messages.advice_on_task(seen))
             return
+        self._progress.expect(seen.expected_at)
         self._progress.show_status(seen.status, how)
         self._progress.move_on(seen.status)
         if seen.status in {QUEUED, RUNNING}:

@@ -45,6 +45,7 @@ class Progress:
         self._provider_status: str | None = None
         self._awaited: str | None = None
         self._continues_at: datetime | None = None
+        self._expected_at: datetime | None = None
         self._billed: tuple[Cost, int | None] = (UNKNOWN, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
@@ -126,6 +127,8 @@ class Progress:
         """Change the phase."""
         if phase != self.phase:
             self.phase = phase
+            if phase not in {"queued", "running"}:
+                self._expected_at = None
             self._upserts.attributes({contract.SEEDANCE_PHASE: phase})
         self._show()
 
@@ -156,6 +159,17 @@ class Progress:
         """Show the provider's status of the task that the job follows."""
         self._provider_status = status
         self.note("status", source, status, task_id=self.task_id, attempt=self.attempt)
+        self._show()
+
+    def expect(self, at: datetime | None, *, listed: bool = False) -> None:
+        """Show when the provider should have the video of the task that the job follows.
+
+        Args:
+            listed: Whether lists show it, too, which costs a write of the memo.
+        """
+        self._expected_at = at
+        if listed and (at is not None or contract.MEMO_EXPECTED_AT in workflow.memo()):
+            self._upserts.memo({contract.MEMO_EXPECTED_AT: at.isoformat() if at is not None else None})
         self._show()
 
     async def wait(self, condition: Callable[[], bool], seconds: float, purpose: str, *, shown: bool = True) -> bool:
@@ -264,6 +278,7 @@ class Progress:
             route=self._request.route,
             model=self._request.model,
             started_at=self._started_at,
+            expected_at=self._expected_at,
             tokens=tokens,
             cost_usd=cost.usd,
             cost_cny=cost.cny,

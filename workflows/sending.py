@@ -79,6 +79,7 @@ class Sending:
             self._progress.clear("storage", "provider")
         if result.kind == "created":
             assert result.outcome is not None
+            self._progress.expect(result.expected_at, listed=True)
             self._progress.note("task_created", "create", task_id=result.outcome.task_id, attempt=attempt)
         elif result.kind == "unknown":
             self._progress.note("outcome_unknown", "create", result.message, attempt=attempt)

@@ -40,6 +40,7 @@ def details(state: JobState, *, awaited: str | None, folder: str | None) -> str:
         "attempt": str(state.attempt or ""),
         "provider says": plain(detail.provider_status or ""),
         "awaited": f"{awaited} at {detail.continues_at:%Y-%m-%d %H:%M:%S} UTC" if awaited else "",
+        "expected": f"{state.expected_at:%Y-%m-%d %H:%M:%S} UTC, an estimate" if state.expected_at else "",
         "cost": _cost(state),
         **_objects(state, folder),
         **{f"warning {number}": plain(warning) for number, warning in enumerate(detail.warnings, 1)},

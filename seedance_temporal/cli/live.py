@@ -49,8 +49,9 @@ class LiveJob:
         if detail is not None and detail.provider_status is not None:
             yield Text(printable(f"provider: {detail.provider_status}"))
         if detail is not None and detail.continues_at is not None:
-            left = (detail.continues_at - datetime.now(UTC)).total_seconds()
-            yield Text(f"continues in {max(0.0, left):.0f} s")
+            yield Text(f"continues in {_seconds_until(detail.continues_at):.0f} s")
+        if self.job.expected_at is not None:
+            yield Text(f"expected in {_seconds_until(self.job.expected_at):.0f} s")
         if estimate := estimate_in(self.job).rounded():
             yield Text(f"at most {estimate}")
 
@@ -60,17 +61,25 @@ def since(at: datetime) -> str:
     return str(timedelta(seconds=max(0, int((datetime.now(UTC) - at).total_seconds()))))
 
 
+def _seconds_until(at: datetime) -> float:
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
 def table_of(jobs: Sequence[JobState]) -> Table:
     """Return a table of open jobs: first those that need an operator, then by age."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("needs", style="yellow", no_wrap=True)
     table.add_column("phase", style="bold", no_wrap=True)
     table.add_column("for", justify="right", no_wrap=True)
+    table.add_column("expected in", justify="right", no_wrap=True)
     table.add_column("at most", justify="right", no_wrap=True)
     table.add_column("task", no_wrap=True)
     table.add_column("job", no_wrap=True, overflow="ellipsis")
     for job in sorted(jobs, key=lambda job: (job.attention is None, job.started_at)):
         most = estimate_in(job).rounded()
-        cells = (job.attention or "", job.phase, since(job.started_at), most, job.task_id or "", job.job_id)
+        # Lists do not renew an estimate, and one that is over says nothing.
+        left = _seconds_until(job.expected_at) if job.expected_at is not None else 0.0
+        expected = str(timedelta(seconds=int(left))) if left else ""
+        cells = (job.attention or "", job.phase, since(job.started_at), expected, most, job.task_id or "", job.job_id)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

@@ -106,8 +106,9 @@ def print_job(job: JobState, names_show: bool) -> None:
     if job.result is None and (estimate := str(estimate_in(job))):
         rows |= {"estimate": f"{estimate} at most ({job.estimated_tokens:,} tokens)"}
     if (detail := job.detail) is not None:
-        due = detail.continues_at.strftime("%Y-%m-%d %H:%M:%S") if detail.continues_at else None
-        rows |= {"provider": detail.provider_status, "continues": due, "advice": detail.advice}
+        due = f"{detail.continues_at:%Y-%m-%d %H:%M:%S}" if detail.continues_at else None
+        expected = f"{job.expected_at:%Y-%m-%d %H:%M:%S}, an estimate" if job.expected_at else None
+        rows |= {"provider": detail.provider_status, "continues": due, "expected": expected, "advice": detail.advice}
         rows |= {"warning" if at == 1 else f"warning {at}": text for at, text in enumerate(detail.warnings, 1)}
     if job.attention:
         rows |= {"attention": job.attention}

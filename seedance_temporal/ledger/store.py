@@ -17,6 +17,7 @@ from seedance_temporal.ledger.checksummed_json import is_sealed, opened, sealed
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Facts, Outcome, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
 from seedance_temporal.ledger.task_files import TaskFiles
+from seedance_temporal.ledger.task_times import TaskTimes
 from seedance_temporal.storage.bucket import Bucket, StoredObject, as_json
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -37,12 +38,17 @@ class LedgerDamaged(ValueError):
 
 
 class Ledger:
-    """The facts of all jobs, in a bucket, where all object names start with a prefix."""
+    """The facts of all jobs, in a bucket, where all object names start with a prefix.
+
+    Attributes:
+        task_times: How long tasks took.
+    """
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self._bucket = bucket
         self._prefix = prefix
         self._listed: set[str] = set()
+        self.task_times = TaskTimes(bucket, prefix)
 
     def names(self, job_id: str) -> ObjectNames:
         return ObjectNames(self._prefix, hash_of_job(job_id))

@@ -68,6 +68,7 @@ _DECISIONS = "seedance_temporal/ledger/decisions.py"
 _RECOVER = "activities/recover.py"
 _STORE = "activities/store.py"
 _VERIFIED = "seedance_temporal/ledger/task_files.py"
+_TASK_TIMES = "seedance_temporal/ledger/task_times.py"
 _WORKFLOW = "workflows/generate_video.py"
 _CREATING = "workflows/creating.py"
 _SENDING = "workflows/sending.py"
@@ -761,9 +762,17 @@ MUTANTS = (
         3,
         "an odd time of the provider's makes a new video old",
         "activities/poll.py",
-        "if task.updated_at is None or not earliest <= task.updated_at <= now + skew:",
-        "if task.updated_at is None:",
+        "if at is not None and earliest <= at <= now + skew else None",
+        "if at is not None else None",
         "tests/integration/test_poll.py::test_odd_success_time_leaves_whole_day",
+    ),
+    Mutant(
+        3,
+        "a poll waits for task times as long as the bucket likes",
+        _TASK_TIMES,
+        "async with asyncio.timeout(_SECONDS), known.lock:",
+        "async with known.lock:",
+        "tests/integration/test_task_times.py::test_hanging_bucket_holds_up_nobody_for_long",
     ),
     Mutant(
         3,
@@ -1096,6 +1105,14 @@ MUTANTS = (
         "    if _marks_in_a_row(prompt) > _MOST_MARKS:",
         "    if _marks_in_a_row(prompt) > len(prompt):",
         "tests/unit/test_rules.py::test_invalid_request",
+    ),
+    Mutant(
+        7,
+        "an absurd name in the bucket counts as a task time",
+        _TASK_TIMES,
+        ' if int(match["seconds"]) <= _LONGEST_TASK]',
+        "]",
+        "tests/integration/test_task_times.py::test_foreign_objects_take_no_place",
     ),
 )
 

@@ -40,6 +40,8 @@ MOST_BYTES = 2_000_000
 MOST_DOWNLOADS = 120
 # Of a longer timeline, the middle is left out.
 WHOLE_TIMELINE = 100
+# Requests that no step waits for, by a part of their labels.
+_BESIDE = ("identify_task", "task times")
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,10 @@ class Job:
     def check_attention(self, kinds: set[Attention], cause: str) -> None:
         """Check that an operator was called within the hour, in words that name the cause, if it lasted so long.
 
-        A callback's question is asked beside the job's next step: no job waits for its answer that long.
+        A callback's question is asked beside the job's next step, and task times are a help: no job waits for either.
         """
         assert self.trouble is not None
-        began = next((at for at, label in self.trouble.failed if "identify_task" not in label), None)
+        began = next((at for at, label in self.trouble.failed if not any(of in label for of in _BESIDE)), None)
         if began is None or self.closed_at - began < HOUR + SLACK:
             return
         assert self.raised, f"no Attention; {[(e.at - began, e.event, e.detail) for e in self.timeline]}"

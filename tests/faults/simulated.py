@@ -182,6 +182,8 @@ def _kind_of(name: str) -> str:
     """Return the kind of an object: names hold hashes and task ids."""
     if "/limits/" in name:
         return "quota"
+    if "/task-times/" in name:
+        return "task times"
     if name.endswith("/"):
         return "folder"
     stem = PurePosixPath(name).stem

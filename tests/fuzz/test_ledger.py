@@ -94,6 +94,8 @@ def kind_of(name: str) -> str:
     path = PurePosixPath(name)
     if "limits" in path.parts:
         return "quota"
+    if "task-times" in path.parts:
+        return "task time"
     kind = path.stem.rpartition(".")[2]
     return next((start for start in ("verified", "late", "end", "echo") if kind.startswith(f"{start}-")), kind)
 
@@ -151,7 +153,7 @@ def _quiet() -> Iterator[None]:
 
 def test_every_kind_of_object_is_written() -> None:
     facts = {"claim", "outcome", "taken", "late", "end", "again", "quota", "echo"}
-    assert {kind for _, kind in cases()} == facts | {"record", "task", "output", "verified"}
+    assert {kind for _, kind in cases()} == facts | {"record", "task", "output", "verified", "task time"}
 
 
 @pytest.mark.parametrize("how", DAMAGES)

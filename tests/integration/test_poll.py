@@ -14,13 +14,12 @@ from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
 from activities import poll
-from activities.poll import seconds_since_success, seconds_until_poll
+from activities.poll import seconds_since_creation, seconds_since_success
 from dev.ark.control import ArkControl
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import parse_task
-from seedance_temporal.request import VideoRequest
-from seedance_temporal.settings import Settings
-from tests.support.jobs import KEY, SECRET, a_claim, a_request, absent, an_end, created, present, some_settings
+from tests.support.jobs import KEY, a_claim, a_request, absent, an_end, created, present, some_settings
+from tests.support.observed import know_times
 from tests.support.world import NOWHERE, World
 
 
@@ -112,6 +111,33 @@ async def test_copy_time_counts_from_success(ark: ArkControl) -> None:
         assert least < seen.copy_within < most
     world.client = answering(id=world.task_id, status="succeeded")  # it does not say since when
     assert (await world.poll()).copy_within == 86_400
+
+
+def test_age_is_counted_by_provider_then_claim() -> None:
+    """A time that cannot be the task's is not believed; without a claim nor a time, the task counts as new."""
+    now = datetime.now(UTC)
+    claimed_at = now - timedelta(minutes=5)
+    ages = {
+        (created_at, claim): seconds_since_creation(
+            parse_task({"id": "cgt-1", "status": "running", "created_at": created_at}), claim, 30
+        )
+        for created_at in (int(now.timestamp()) - 240, int(now.timestamp()) + 9_999, 0, None)
+        for claim in (claimed_at, None)
+    }
+    assert [round(age, -1) for (_, claim), age in ages.items() if claim is not None] == [240, 300, 300, 300]
+    known, future, ancient, none = (age for (_, claim), age in ages.items() if claim is None)
+    assert (round(known, -1), future, none) == (240, 0, 0)
+    assert ancient > 10**9, "nothing says that it is wrong, and such a task is polled rarely"
+
+
+async def test_known_times_estimate_end(ark: ArkControl) -> None:
+    world = await a_world(ark, "running")
+    assert (await world.poll()).expected_at is None
+    await know_times(world.bucket, world.request, range(100, 200, 5))
+    seen = await world.poll()
+    assert seen.expected_at is not None
+    assert abs((seen.expected_at - datetime.now(UTC)).total_seconds() - 150) < 15
+    assert seen.wait_seconds > 90, "the first of those tasks took that long, and 60 s would be the default"
 
 
 @given(st.one_of(st.integers(), st.sampled_from([0, 1, -1, 2**31, 1_790_000_000_000, 2**53, 10**30])))
@@ -251,61 +277,6 @@ async def test_unreachable_ledger_identifies_nothing(world: World) -> None:
     with pytest.raises(ConnectionError):
         await world.poll()
     assert (await world.asked()).get == 0
-
-
-# --- the time of the next poll ---------------------------------------------------------------------------------------
-
-
-def waits(settings: Settings, request: VideoRequest, *, polls: int, announced: bool = False) -> tuple[float, float]:
-    drawn = [seconds_until_poll(settings, request, polls=polls, announced=announced) for _ in range(50)]
-    return min(drawn), max(drawn)
-
-
-def test_poll_waits_start_typical_and_grow() -> None:
-    settings, request = some_settings(), a_request()
-    least, most = waits(settings, request, polls=0)
-    assert 30 <= least < most <= 150
-    second = waits(settings, request, polls=1)
-    assert second[1] < least, "short steps follow the first wait"
-    longest = waits(settings, request, polls=100)
-    assert 270 <= longest[0] < longest[1] <= 330
-    middle = [sum(waits(settings, request, polls=polls)) for polls in (1, 4, 8, 20)]
-    assert middle == sorted(middle)
-
-
-def test_larger_videos_are_polled_later() -> None:
-    settings = some_settings()
-    changes: dict[str, dict[str, Any]] = {
-        "plain": {},
-        "fast": {"model": "dreamina-seedance-2-0-fast-260128"},
-        "4k": {"resolution": "4k"},
-        "long": {"duration": 15},
-        "chosen by the model": {"duration": -1},
-    }
-    wait = {name: sum(waits(settings, a_request(**fields), polls=0)) / 2 for name, fields in changes.items()}
-    assert wait["fast"] < wait["plain"] * 0.9
-    assert wait["4k"] > wait["plain"] * 2
-    assert wait["long"] > wait["plain"] * 1.3
-    assert wait["chosen by the model"] > 0
-
-
-def test_callbacks_make_polling_sparse() -> None:
-    callbacks = {
-        "seedance_callback_url": "https://relay.example.com",
-        "seedance_callback_secret": SecretStr(SECRET),
-        "seedance_poll_with_callbacks_seconds": 1000,
-    }
-    settings = some_settings(None, **callbacks)
-    for polls in (0, 1, 30):
-        least, most = waits(settings, a_request(), polls=polls)
-        assert 900 <= least < most <= 1100
-    assert waits(settings, a_request(), polls=3, announced=True)[1] <= 5.5
-
-
-def test_poll_plan_follows_settings() -> None:
-    settings = some_settings(seedance_poll_first_seconds=6, seedance_poll_max_seconds=2)
-    assert waits(settings, a_request(), polls=0)[1] <= 6.6
-    assert waits(settings, a_request(), polls=50)[1] <= 2.2
 
 
 # --- cancel ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.record import RecordedObject, RecordedObjects
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles
+from seedance_temporal.ledger.task_times import TaskTimes
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.known_models import KNOWN, MODELS
 from seedance_temporal.provider.models import Price
@@ -198,7 +199,9 @@ def test_table_prices_a_record(tmp_path: Path) -> None:
     for ours, estimated, usd in ((OURS, 0.7569, 1), ({}, None, None)):
         files = TaskFiles(MemoryBucket(), names(asked), "cgt-1")
         ark = Ark("http://127.0.0.1:9", "ark-key")
-        copy = _Copy(files, ark, some_settings(**ours), httpx.AsyncHTTPTransport, given, tmp_path, CopyProgress())
+        times = TaskTimes(files.bucket, "seedance")
+        transport = httpx.AsyncHTTPTransport
+        copy = _Copy(files, ark, some_settings(**ours), times, transport, given, tmp_path, CopyProgress())
         record = ActivityEnvironment().run(copy._record, task(), RecordedObjects(video=video), [])
         assert (record.estimated_usd, record.cost_usd) == (estimated, usd)
 
