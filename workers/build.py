@@ -24,14 +24,12 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from workers.clearing import ClearedFailures
+from workers.rates import Rates
 from workers.read_ahead import NoReadAhead
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
-# The provider's limits for an account.
-GETS_PER_SECOND = 20.0
-LISTS_PER_SECOND = 1.0
 # Checks of references wait for each other in this queue, and must not delay the ledger's short activities.
 BOOKKEEPING_AT_ONCE = 1_000
 # At SIGTERM, a running create is awaited: its claim, its POST, its outcome.
@@ -71,10 +69,9 @@ def build_workers(
         graceful_shutdown_timeout=timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE,
     )
     create = CreateActivities(ledger, bucket, ark, settings)
-    creates_per_minute = {
-        queues.create: settings.seedance_creates_per_minute,
-        queues.create_4k: settings.seedance_creates_per_minute_4k,
-    }
+    # A workflow's worker can execute activities of its own queue past that queue's rate, so queues with a rate have no
+    # workflows.
+    rates = Rates.of(settings)
     return [
         worker(
             task_queue=queues.workflows,
@@ -98,24 +95,25 @@ def build_workers(
             worker(
                 task_queue=queue,
                 activities=[create.create_task],
-                max_task_queue_activities_per_second=rate / 60,
+                max_task_queue_activities_per_second=rate,
             )
-            for queue, rate in creates_per_minute.items()
+            for queue, rate in {queues.create: rates.create, queues.create_4k: rates.create_4k}.items()
         ),
         worker(
             task_queue=queues.get,
             activities=[poll.get_task, poll.cancel_task, recover.identify_task, recover.resolve_attempt],
-            max_task_queue_activities_per_second=GETS_PER_SECOND,
+            max_task_queue_activities_per_second=rates.get,
         ),
         worker(
             task_queue=queues.list,
             activities=[task_list.list_page],
             max_concurrent_activities=1,
-            max_task_queue_activities_per_second=LISTS_PER_SECOND,
+            max_task_queue_activities_per_second=rates.list,
         ),
         worker(
             task_queue=queues.transfer,
             activities=[store.store_video],
             max_concurrent_activities=settings.seedance_copies_at_once,
+            max_task_queue_activities_per_second=rates.transfer,
         ),
     ]

@@ -42,6 +42,8 @@ _NO_SUCH_TASK = ("ResourceNotFound", "NotFound.")
 _LISTED = ("id", "status", "model", "created_at", "safety_identifier")
 _LONGEST_CODE = 200
 _LONGEST_MESSAGE = 1000
+# The code of a create that reached nobody, so that it counts against no rate.
+NOT_CONNECTED = "not_connected"
 # More than a second: a rate limit by arrival must not count two calls in one second.
 LIST_SPACING_SECONDS = 1.1
 
@@ -168,7 +170,6 @@ class Ark:
         self._secrets = (api_key, *secrets)
         self._listing = asyncio.Lock()
         self._list_spacing = list_spacing
-        self._listed_at = -list_spacing
         proxy = proxy_for(base_url) if transport is None else None
         self._transport = transport or (lambda: PacedTransport(verify=usual_tls(), proxy=proxy))
 
@@ -218,7 +219,7 @@ class Ark:
             return CreateAnswer("unknown", "answer_lost", f"the answer was lost: {self._named(error)}")
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
             return _unsendable(error, wrong_key=isinstance(error, httpx.LocalProtocolError))
-        return CreateAnswer("not_sent", "not_connected", f"no connection: {self._named(error)}")
+        return CreateAnswer("not_sent", NOT_CONNECTED, f"no connection: {self._named(error)}")
 
     def _classify(self, answer: Answer) -> CreateAnswer:
         """Classify an answer to a create: this is the one table."""
@@ -284,8 +285,8 @@ class Ark:
     async def list(self, page: int, page_size: int, service_tier: str = "default", model: str = "") -> TaskPage:
         """Get one page of the account's tasks of the last seven days.
 
-        The account may send one call a second, so calls of one process keep that distance. Items that are not tasks
-        are left out. An id that cannot be used is cut, and GET finds no task by it.
+        The account may send one call a second, so this returns only when the next call may be sent, by any process.
+        Items that are not tasks are left out. An id that cannot be used is cut, and GET finds no task by it.
 
         Args:
             page, page_size: Counted from 1, with at most 500 tasks each.
@@ -299,10 +300,11 @@ class Ark:
         query: dict[str, str | int] = {"page_num": page, "page_size": page_size, "filter.service_tier": service_tier}
         query |= {"filter.model": model} if model else {}
         async with self._listing:
-            await asyncio.sleep(max(0.0, self._listed_at + self._list_spacing - time.monotonic()))
-            self._listed_at = time.monotonic()
-            asked_at = datetime.now(UTC)
-            answer = await self._ask("GET", self._url, query, MOST_BYTES_OF_LIST)
+            sent_at, asked_at = time.monotonic(), datetime.now(UTC)
+            try:
+                answer = await self._ask("GET", self._url, query, MOST_BYTES_OF_LIST)
+            finally:
+                await asyncio.sleep(sent_at + self._list_spacing - time.monotonic())
         payload = self._object(answer)
         items, total = payload.get("items"), payload.get("total")
         if not isinstance(items, list) or type(total) is not int or not 0 <= total <= MOST:
