@@ -5,10 +5,11 @@ There are no updates: docs/explanation/decisions/0008-signals-not-updates.md say
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
-from temporalio.common import SearchAttributeKey
+from temporalio.common import Priority, SearchAttributeKey
 
 from seedance_temporal.events import Timeline
 from seedance_temporal.job import Attention, Shape
@@ -44,6 +45,24 @@ class Queues:
     def create_for(self, resolution: str) -> str:
         """Return the queue of creates, by the resolution of their video."""
         return self.create_4k if resolution == "4k" else self.create
+
+
+# Of Temporal's five, where a lower one goes first. The workflow's own activities use 1 and 2 (workflows/policies.py).
+INTERACTIVE = 3
+BATCH = 4
+
+
+def priority_of(request: VideoRequest, *, batch: bool = False) -> Priority:
+    """Return the priority of a job's workflow, which its activities inherit.
+
+    The fairness key keeps a user's backlog from delaying others, where the server is set to fairness. Jobs with a
+    ``priority`` have a key of their own, so that they do not wait behind the same user's others; their number cannot
+    push back other users, as a priority key would.
+    """
+    user = hashlib.sha256(request.user_id.encode()).hexdigest()[:32]
+    return Priority(
+        priority_key=BATCH if batch else INTERACTIVE, fairness_key=f"{user}-first" if request.priority else user
+    )
 
 
 def lister_id(route: str) -> str:

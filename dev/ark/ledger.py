@@ -48,7 +48,9 @@ class Requests(BaseModel):
     tasks: dict[str, TaskRequests]
     list: dict[str, int]  # by route
     rate_limited: dict[str, int]  # by operation: answers 429 that the service's own limits gave
-    seconds: dict[Route, dict[str, dict[int, int]]]  # by operation and Unix second: get, delete, list; also refused ones
+    seconds: dict[
+        Route, dict[str, dict[int, int]]
+    ]  # by operation and Unix second: get, delete, list; also refused ones
 
 
 class Ledger:
