@@ -35,6 +35,8 @@ class Queues:
 
     def __init__(self, route: str) -> None:
         self.workflows = f"seedance-{route}"
+        # Checks of references wait long for each other, and must not take the places of the ledger's short activities.
+        self.references = f"seedance-{route}-references"
         self.create = f"seedance-{route}-create"
         # The provider counts creates at 4k apart.
         self.create_4k = f"seedance-{route}-create-4k"

@@ -30,8 +30,10 @@ from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
-# Checks of references wait for each other in this queue, and must not delay the ledger's short activities.
+# Short activities, which mostly wait for the bucket.
 BOOKKEEPING_AT_ONCE = 1_000
+# Those of a user wait for each other in here; with more than this, the users' turns are Temporal's.
+REFERENCES_AT_ONCE = 1_000
 # At SIGTERM, a running create is awaited: its claim, its POST, its outcome.
 GRACE_BEYOND_CREATE = timedelta(seconds=45)
 
@@ -81,6 +83,7 @@ def build_workers(
                 bookkeeping.write_outcome,
                 bookkeeping.write_end,
                 LimitActivities(ledger, bucket, settings).reserve_quota,
+                # Before it had a queue of its own: an open run can have a check waiting here.
                 references.check_references,
                 recover.settle_absent,
                 recover.ask_later,
@@ -90,6 +93,11 @@ def build_workers(
                 store.why_not_stored,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
+        ),
+        worker(
+            task_queue=queues.references,
+            activities=[references.check_references],
+            max_concurrent_activities=REFERENCES_AT_ONCE,
         ),
         *(
             worker(

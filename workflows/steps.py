@@ -144,7 +144,7 @@ class Steps:
         check = workflow.start_activity_method(
             ReferenceActivities.check_references,
             ReferencesInput(job_id=self._job_id, request=self._job.request),
-            task_queue=self._queues.workflows,
+            task_queue=self._queues.references,
             schedule_to_close_timeout=policies.PATIENCE,
             heartbeat_timeout=policies.REFERENCES_HEARTBEAT,
             retry_policy=policies.REFERENCES_RETRY,

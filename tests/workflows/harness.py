@@ -71,7 +71,7 @@ from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
-ALL_WORKERS = ("workflows", "ledger", "create", "get", "list", "transfer")
+ALL_WORKERS = ("workflows", "ledger", "references", "create", "get", "list", "transfer")
 _LONGEST_SKIP = 600
 _numbers = itertools.count()
 
@@ -260,11 +260,12 @@ class Harness:
             "workflows": [],
             "ledger": [
                 *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
-                *(fake.ask_lister, fake.settle_absent, fake.check_references, fake.follow_known_task, fake.ask_later),
+                *(fake.ask_lister, fake.settle_absent, fake.follow_known_task, fake.ask_later),
                 # These ask and signal Temporal alone, so they are the real ones.
                 StoreActivities(MemoryBucket(), Ark("-", "-"), Settings()).why_not_stored,
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
             ],
+            "references": [fake.check_references],
             "create": [fake.create_task],
             "create_4k": [fake.create_task],
             "get": [fake.get_task, fake.cancel_task, fake.identify_task, fake.resolve_attempt],
