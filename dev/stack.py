@@ -35,8 +35,8 @@ BUCKET = "seedance-local"
 CALLBACK_SECRET = "local-callback-secret"  # noqa: S105 - of a stack that ends with its process
 API_KEYS = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}
 READY_SECONDS = 60.0
-# Options of `temporal server`, for the reasons that deploy/temporal/dynamic-config.yaml gives. Each further partition of a
-# queue would also cost time, when it is idle, too.
+# Options of `temporal server`, for the reasons that deploy/temporal/dynamic-config.yaml gives. Each further partition
+# of a queue would cost time as well, also when it is idle.
 SERVER_OPTIONS = (
     *("--dynamic-config-value", "matching.numTaskqueueReadPartitions=1"),
     *("--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"),

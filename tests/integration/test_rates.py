@@ -1,4 +1,4 @@
-"""Three workers of one account keep its rates, and give users turns: a real Temporal server, and a provider that counts.
+"""Three workers of one account keep its rates, and users take turns: a real server, and a provider that counts.
 
 tests/faults/test_fleet.py does the same with processes, a thousand jobs and the local Ark.
 """

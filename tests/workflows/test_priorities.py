@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from temporalio.common import Priority
@@ -32,7 +33,7 @@ async def test_announced_poll_goes_before_routine_polls(harness: Harness) -> Non
     await harness.stop("get")
     routine = [await harness.start(take=take) for take in (1, 2, 3)]
     for job in routine:
-        await until(lambda job=job: job.scheduled("get_task"), "its poll waits")
+        await until(partial(job.scheduled, "get_task"), "its poll waits")
     await announced.callback("failed")
 
     async def waits_too() -> bool:

@@ -15,6 +15,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.poll import GetTaskInput
 from activities.store import StoreInput
+from dev.ark.catalog import Route
 from dev.stack import Stack, running_stack
 from seedance_temporal import VideoRequest
 from seedance_temporal.contract import Queues
@@ -23,7 +24,7 @@ from seedance_temporal.identity import job_id_of
 from tests.e2e.requests import a_request
 from tests.support.polling import until
 
-ROUTE = "byteplus"
+ROUTE: Route = "byteplus"
 _AT_ONCE = 30
 _FLOOD_QUEUE = "flood"
 _ONE_TRY = RetryPolicy(maximum_attempts=1)
@@ -103,7 +104,8 @@ async def creates_by_second(stack: Stack, *, is_4k: bool = False) -> Counter[int
 
 
 async def requests_by_second(stack: Stack, operation: str) -> Counter[int]:
-    return Counter((await stack.ark.requests()).seconds.get(ROUTE, {}).get(operation, {}))
+    seconds = (await stack.ark.requests()).seconds
+    return Counter(seconds[ROUTE][operation]) if ROUTE in seconds else Counter()
 
 
 def most_over(seconds: Counter[int], rate: float) -> float:
