@@ -29,7 +29,7 @@ from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal
-from seedance_temporal.provider.ark import NOT_CONNECTED, Ark, ArkError, CreateAnswer
+from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
 from seedance_temporal.provider.payload import body_of
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
@@ -237,7 +237,7 @@ class CreateActivities:
             if deadline.remaining() < _LEAST_SECONDS:
                 return answer
             answer = await self._ark.create(body, deadline.remaining())
-            if answer.code != NOT_CONNECTED or connect == _CONNECTS:
+            if not answer.reached_nobody or connect == _CONNECTS:
                 return answer
             await asyncio.sleep(2.0 ** (connect - 1))
         return answer

@@ -42,8 +42,6 @@ _NO_SUCH_TASK = ("ResourceNotFound", "NotFound.")
 _LISTED = ("id", "status", "model", "created_at", "safety_identifier")
 _LONGEST_CODE = 200
 _LONGEST_MESSAGE = 1000
-# The code of a create that reached nobody, so that it counts against no rate.
-NOT_CONNECTED = "not_connected"
 # More than a second: a rate limit by arrival must not count two calls in one second.
 LIST_SPACING_SECONDS = 1.1
 
@@ -75,6 +73,11 @@ class CreateAnswer:
     passing: bool = False
     retry_after: float | None = None
     reset_in: float | None = None
+
+    @property
+    def reached_nobody(self) -> bool:
+        """Whether there was no connection, so that the create counts against no rate."""
+        return (self.kind, self.code) == ("not_sent", "not_connected")
 
 
 _ACCEPTED_WITHOUT_ID = CreateAnswer("accepted_without_id", "no_task_id", "accepted, but the task id could not be read")
@@ -219,7 +222,7 @@ class Ark:
             return CreateAnswer("unknown", "answer_lost", f"the answer was lost: {self._named(error)}")
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
             return _unsendable(error, wrong_key=isinstance(error, httpx.LocalProtocolError))
-        return CreateAnswer("not_sent", NOT_CONNECTED, f"no connection: {self._named(error)}")
+        return CreateAnswer("not_sent", "not_connected", f"no connection: {self._named(error)}")
 
     def _classify(self, answer: Answer) -> CreateAnswer:
         """Classify an answer to a create: this is the one table."""

@@ -27,6 +27,7 @@ from tests.support.polling import until
 ROUTE: Route = "byteplus"
 _AT_ONCE = 30
 _FLOOD_QUEUE = "flood"
+_FLOODS = 10
 _ONE_TRY = RetryPolicy(maximum_attempts=1)
 
 
@@ -94,8 +95,18 @@ async def flood(stack: Stack, polls: int, copies: int) -> None:
     async with Worker(
         stack.client, task_queue=_FLOOD_QUEUE, workflows=[Flood], workflow_runner=UnsandboxedWorkflowRunner()
     ):
-        given = [a_request(), polls, copies]
-        await stack.client.execute_workflow("Flood", args=given, id="flood", task_queue=_FLOOD_QUEUE)
+        # A server calls a workflow busy when hundreds of its activities end at once.
+        await asyncio.gather(
+            *(
+                stack.client.execute_workflow(
+                    "Flood",
+                    args=[a_request(), polls // _FLOODS, copies // _FLOODS],
+                    id=f"flood-{number}",
+                    task_queue=_FLOOD_QUEUE,
+                )
+                for number in range(_FLOODS)
+            )
+        )
 
 
 async def creates_by_second(stack: Stack, *, is_4k: bool = False) -> Counter[int]:

@@ -135,7 +135,7 @@ MUTANTS = (
         1,
         "a refused create is sent again past the rate of its queue",
         _CREATE,
-        "if answer.code != NOT_CONNECTED or connect == _CONNECTS:",
+        "if not answer.reached_nobody or connect == _CONNECTS:",
         'if answer.kind != "not_sent" or connect == _CONNECTS:',
         "tests/integration/test_create.py::test_refusal_is_sent_once",
     ),

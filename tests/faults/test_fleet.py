@@ -86,4 +86,4 @@ async def test_backlog_of_one_user_delays_no_other(report: AddRow) -> None:
         await start_workers(stack, 3)
         jobs = await submit_all(stack, [a_request(user_id="other") for _ in range(10)])
         created = await created_before_done(stack, mark, jobs, most=BACKLOG // 10)
-    report("Turns of users", {"what": f"10 jobs behind {BACKLOG}", "of those created before the 10 were stored": created})
+    report("Turns of users", {"what": f"10 jobs behind {BACKLOG}", "created before they were stored": created})
