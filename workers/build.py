@@ -30,8 +30,8 @@ from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
-# Short activities, which mostly wait for the bucket.
-BOOKKEEPING_AT_ONCE = 1_000
+# Few, though they mostly wait for the bucket: users take turns in Temporal's queue, and no longer in here.
+BOOKKEEPING_AT_ONCE = 50
 # Those of a user wait for each other in here; with more than this, the users' turns are Temporal's.
 REFERENCES_AT_ONCE = 1_000
 # At SIGTERM, a running create is awaited: its claim, its POST, its outcome.

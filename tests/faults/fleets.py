@@ -68,7 +68,6 @@ async def fleet_stack(**settings: str) -> AsyncIterator[Stack]:
         "SEEDANCE_CALLBACK_URL": "",
         "SEEDANCE_POLL_FIRST_SECONDS": "2",
         "SEEDANCE_POLL_MAX_SECONDS": "3",
-        "SEEDANCE_COPIES_AT_ONCE": "20",
     }
     async with running_stack(speed=60, workers=False, settings=polling | settings) as stack:
         unlimited = dict.fromkeys(("create_per_minute", "create_per_minute_4k", "get_per_second", "list_per_second"))

@@ -38,6 +38,8 @@ async def test_fleet_keeps_rates(report: AddRow) -> None:
     settings = {
         "SEEDANCE_CREATES_PER_MINUTE": f"{creates}",
         "SEEDANCE_CREATES_PER_MINUTE_4K": f"{creates_4k}",
+        # More than the rate of copies, so that it is the rate that holds them.
+        "SEEDANCE_COPIES_AT_ONCE": "20",
         "SEEDANCE_CREATE_TIMEOUT_SECONDS": "5",
         "SEEDANCE_RECOVERY_SECONDS": "20",
     }
@@ -79,7 +81,7 @@ async def test_fleet_keeps_rates(report: AddRow) -> None:
 
 
 async def test_backlog_of_one_user_delays_no_other(report: AddRow) -> None:
-    async with fleet_stack(SEEDANCE_CREATES_PER_MINUTE="90") as stack:
+    async with fleet_stack(SEEDANCE_CREATES_PER_MINUTE="60") as stack:
         mark = uuid.uuid4().hex
         backlog = [a_request(user_id="busy", prompt=f"{mark} {number}") for number in range(BACKLOG)]
         await submit_all(stack, backlog)
