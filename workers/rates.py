@@ -1,7 +1,7 @@
 """The account's rates, shared out to the task queues whose activities use them up.
 
 Temporal's server keeps the rate of a queue over all of its workers. After a pause it lets one second's worth through at
-once, and then keeps the rate: at 20 a second, up to 44 were started in the first second.
+once, and then keeps the rate: docs/how-to/rates.md has the figures.
 """
 
 from __future__ import annotations
