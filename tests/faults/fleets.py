@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
+from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.poll import GetTaskInput
@@ -61,6 +64,20 @@ class Flood:
         await asyncio.gather(*map(get, range(polls)), *map(copy, range(copies)))
 
 
+async def ended(client: Client, name: str, args: list[Any], queue: str) -> None:
+    """Run a flood to its end. A server calls a workflow busy when many of its activities end at once."""
+    handle = await client.start_workflow("Flood", args=args, id=name, task_queue=queue)
+    while True:
+        try:
+            await handle.result()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.RESOURCE_EXHAUSTED:
+                raise
+            await asyncio.sleep(1)
+        else:
+            return
+
+
 @asynccontextmanager
 async def fleet_stack(**settings: str) -> AsyncIterator[Stack]:
     """Run a stack without workers, whose provider sends no callbacks, has no limits of its own, and counts."""
@@ -94,17 +111,9 @@ async def flood(stack: Stack, polls: int, copies: int) -> None:
     async with Worker(
         stack.client, task_queue=_FLOOD_QUEUE, workflows=[Flood], workflow_runner=UnsandboxedWorkflowRunner()
     ):
-        # A server calls a workflow busy when hundreds of its activities end at once.
+        given = [a_request(), polls // _FLOODS, copies // _FLOODS]
         await asyncio.gather(
-            *(
-                stack.client.execute_workflow(
-                    "Flood",
-                    args=[a_request(), polls // _FLOODS, copies // _FLOODS],
-                    id=f"flood-{number}",
-                    task_queue=_FLOOD_QUEUE,
-                )
-                for number in range(_FLOODS)
-            )
+            *(ended(stack.client, f"flood-{number}", given, _FLOOD_QUEUE) for number in range(_FLOODS))
         )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from temporalio import workflow
+from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -31,6 +31,7 @@ from seedance_temporal.connection import connect
 from seedance_temporal.contract import Queues
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.provider.ark import Ark
+from tests.faults.fleets import ended
 from tests.support.jobs import KEY, a_request, some_settings
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.polling import until
@@ -73,7 +74,7 @@ class Flood:
 
 @dataclass
 class Provider:
-    """Count requests. Refuse creates, or accept them; know no task before, and an endless one after."""
+    """Count requests, by when their activities started. Refuse creates, or accept them; know no task."""
 
     refuses: bool = False
     posts: list[tuple[float, str]] = field(default_factory=list)
@@ -81,16 +82,17 @@ class Provider:
     lists: list[float] = field(default_factory=list)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        now = time.monotonic()
+        # By the server's clock, because a busy machine delays some activities more than others.
+        started = activity.info().started_time.timestamp()
         if request.method == "POST":
-            self.posts.append((now, json.loads(request.content)["content"][0]["text"]))
+            self.posts.append((started, json.loads(request.content)["content"][0]["text"]))
             if self.refuses:
                 return _error(429, "RateLimitExceeded")
             return httpx.Response(200, json={"id": f"cgt-{uuid.uuid4().hex}"})
         if request.url.path.endswith("/tasks"):
-            self.lists.append(now)
+            self.lists.append(time.monotonic())
             return httpx.Response(200, json={"items": [], "total": 0})
-        self.gets.append(now)
+        self.gets.append(started)
         return _error(404, "ResourceNotFound")
 
 
@@ -121,13 +123,10 @@ async def fleet(client: Client, provider: Provider, workers: int = 3, **settings
 async def flood(client: Client, calls: Sequence[tuple[str, str, dict[str, Any]]], pages: int) -> None:
     flooding = Worker(client, task_queue=_FLOOD, workflows=[Flood], workflow_runner=UnsandboxedWorkflowRunner())
     async with flooding:
-        # A server calls a workflow busy when hundreds of its activities end at once.
         shares = [list(calls[number::_FLOODS]) for number in range(_FLOODS)]
         await asyncio.gather(
             *(
-                client.execute_workflow(
-                    "Flood", args=[share, 0 if number else pages], id=f"{_FLOOD}-{number}", task_queue=_FLOOD
-                )
+                ended(client, f"{_FLOOD}-{number}", [share, 0 if number else pages], _FLOOD)
                 for number, share in enumerate(shares)
             )
         )
