@@ -154,15 +154,15 @@ def most_within(times: Sequence[float], seconds: float) -> int:
 async def test_fleet_keeps_rates(temporal: Client) -> None:
     """Also where the provider refuses every create: a re-send counts there, and would not here."""
     provider, request = Provider(refuses=True), a_request()
-    settings = {"seedance_creates_per_minute": 120, "seedance_creates_per_minute_4k": 30}
-    calls = [*[poll(request)] * 140, *[copy(request)] * 40]
+    settings = {"seedance_creates_per_minute": 120, "seedance_creates_per_minute_4k": 30, "seedance_copies_at_once": 50}
+    calls = [*[poll(request)] * 140, *[copy(request)] * 60]
     calls += [create(a_request()) for _ in range(20)]
     calls += [create(a_request(resolution="4k", prompt="4k")) for _ in range(4)]
     async with fleet(temporal, provider, **settings):
         await flood(temporal, calls, pages=5)
     creates = [at for at, prompt in provider.posts if prompt != "4k"]
     creates_4k = [at for at, prompt in provider.posts if prompt == "4k"]
-    assert (len(creates), len(creates_4k), len(provider.gets), len(provider.lists)) == (20, 4, 180, 5)
+    assert (len(creates), len(creates_4k), len(provider.gets), len(provider.lists)) == (20, 4, 200, 5)
     for seconds in (1, 5):
         # One second's worth at once after a pause, and one activity that each queue may give out early.
         assert most_within(provider.gets, seconds) <= GETS_PER_SECOND * (seconds + 1) + 5
