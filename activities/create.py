@@ -42,10 +42,9 @@ from seedance_temporal.storage.signing import CannotSign
 from seedance_temporal.temporal_ui import COMMAND
 from seedance_temporal.urls import redacted
 
-# Re-sends inside one execution, after answers that say that nothing was created; each costs a request, not money.
-_SENDS = 3
-# A longer pause is the workflow's, as a timer in the history and with a new claim.
-_LONGEST_PAUSE = 10.0
+# Tries to connect within one execution. After any answer, such as 429, the next create comes through the queue, which
+# keeps the account's rate.
+_CONNECTS = 3
 _LONGEST_WAIT = 900.0
 # Before another attempt after a reference could not be downloaded by the provider.
 _PASSING_SECONDS = (120.0, 300.0)
@@ -252,17 +251,15 @@ class CreateActivities:
         )
 
     async def _send(self, body: dict[str, Any], deadline: Deadline) -> CreateAnswer:
-        """Send the POST; send it again where the answer says that nothing was created, and time is left."""
+        """Send the POST; try again where the provider could not be connected, and time is left."""
         answer = CreateAnswer("not_sent", code="no_time_left", message="the time for the create was over before it")
-        for send in range(1, _SENDS + 1):
+        for connect in range(1, _CONNECTS + 1):
             if deadline.remaining() < _LEAST_SECONDS:
                 return answer
             answer = await self._ark.create(body, deadline.remaining())
-            pause = answer.retry_after if answer.retry_after is not None else 2.0 ** (send - 1)
-            is_last = send == _SENDS or answer.kind != "not_sent" or answer.attention is not None
-            if is_last or pause > _LONGEST_PAUSE:
+            if not answer.reached_nobody or connect == _CONNECTS:
                 return answer
-            await asyncio.sleep(pause)
+            await asyncio.sleep(2.0 ** (connect - 1))
         return answer
 
     async def _result(

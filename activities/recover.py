@@ -25,6 +25,7 @@ from seedance_temporal.contract import (
     Resolve,
     ResolveAction,
     ResolveAnswer,
+    priority_of,
 )
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.job import JobError, Shape
@@ -172,6 +173,7 @@ class RecoverActivities:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             start_signal=contract.SIGNAL_TASK_CHANGED,
             start_signal_args=[NamedTask(task_id=live, status="", attempt=input.attempt, source="ledger")],
+            priority=priority_of(request),
             static_summary=summary,
             static_details=details,
         )

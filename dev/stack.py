@@ -35,10 +35,13 @@ BUCKET = "seedance-local"
 CALLBACK_SECRET = "local-callback-secret"  # noqa: S105 - of a stack that ends with its process
 API_KEYS = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}
 READY_SECONDS = 60.0
-# Options of `temporal server`. More partitions are for busier queues; each costs time, also when it is idle.
-ONE_PARTITION = (
+# Options of `temporal server`, for the reasons that deploy/temporal/dynamic-config.yaml gives. Each further partition
+# of a queue would cost time as well, also when it is idle.
+SERVER_OPTIONS = (
     *("--dynamic-config-value", "matching.numTaskqueueReadPartitions=1"),
     *("--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"),
+    *("--dynamic-config-value", "matching.useNewMatcher=true"),
+    *("--dynamic-config-value", "matching.enableFairness=true"),
 )
 # Variables of the surrounding shell must not reach the stack: it could spend real money.
 _FOREIGN = ("ARK_", "SEEDANCE_", "TEMPORAL_", "GOOGLE_", "STORAGE_EMULATOR_")
@@ -204,7 +207,7 @@ async def start_temporal(ports: Ports, folder: Path) -> Child:
         str(Path(sys.executable).parent / "temporal"),
         *("server", "start-dev", "--ip", HOST, "--ui-ip", HOST, "--log-level", "error", "--ui-disable-news-fetch"),
         *("--port", str(ports.temporal), "--ui-port", str(ports.ui), "--db-filename", str(folder / "temporal.db")),
-        *ONE_PARTITION,
+        *SERVER_OPTIONS,
     ]
     return await start("temporal", command, _surroundings(), folder, cwd=ROOT)
 

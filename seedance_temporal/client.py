@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self, Unpack
 
 from temporalio.client import Client
-from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from seedance_temporal import contract, temporal_ui
 from seedance_temporal.connection import asking_temporal, connect, require_same_process
-from seedance_temporal.contract import GenerateVideoInput, Queues, Resubmit
+from seedance_temporal.contract import GenerateVideoInput, Queues, Resubmit, priority_of
 from seedance_temporal.errors import (
     AmbiguousJobId,
     InvalidJobId,
@@ -84,7 +84,12 @@ class VideoJobs:
         return self._client
 
     async def submit(
-        self, request: VideoRequest, *, resubmit: Resubmit | None = None, may_create: bool = True
+        self,
+        request: VideoRequest,
+        *,
+        resubmit: Resubmit | None = None,
+        may_create: bool = True,
+        batch: bool = False,
     ) -> VideoJob:
         """Start the job of a request, or find the one that the same request has already. Waits for no video.
 
@@ -96,6 +101,8 @@ class VideoJobs:
             request: What to generate.
             resubmit: Another paid attempt after the one that it names, if that one failed.
             may_create: With False, never pay: return what the bucket holds, or end ``unsettled``.
+            batch: One of many that nobody waits for: its steps come after those of other jobs, of all users. A job that
+                runs already keeps its place.
 
         Raises:
             InvalidRequest: Found before Temporal was asked; lists everything that is wrong. That the model has ended is
@@ -108,7 +115,7 @@ class VideoJobs:
         # Refused if any run ever existed: the one way without a race to learn whether the job is new.
         reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE
         for _ in range(_SUBMIT_ROUNDS):
-            if await self._start(job_id, argument, reuse):
+            if await self._start(job_id, argument, reuse, batch=batch):
                 started = JobState(
                     job_id=job_id,
                     request_hash=hash_of_job(job_id),
@@ -139,7 +146,9 @@ class VideoJobs:
             await job.retry()
         return job
 
-    async def _start(self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy) -> bool:
+    async def _start(
+        self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy, *, batch: bool = False
+    ) -> bool:
         """Start a run; False where the policy, or a run that goes on, does not allow another."""
         request = argument.request
         summary, details = temporal_ui.summary_and_details(job_id, request, self.rules, hash_users=self._hash_users)
@@ -149,8 +158,6 @@ class VideoJobs:
             contract.MEMO_ESTIMATED_USD: estimated.usd,
             contract.MEMO_ESTIMATED_CNY: estimated.cny,
         }
-        # One user's backlog does not delay all others, where the server is set to fairness.
-        fairness_key = contract.share_of(request.user_id)
         try:
             with asking_temporal():
                 await self.client.start_workflow(
@@ -160,7 +167,7 @@ class VideoJobs:
                     task_queue=Queues(request.route).workflows,
                     id_reuse_policy=reuse,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    priority=Priority(fairness_key=fairness_key),
+                    priority=priority_of(request, batch=batch),
                     memo={name: value for name, value in estimates.items() if value is not None},
                     static_summary=summary,
                     static_details=details,

@@ -9,7 +9,7 @@ import hashlib
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
-from temporalio.common import SearchAttributeKey
+from temporalio.common import Priority, SearchAttributeKey
 
 from seedance_temporal.events import Timeline
 from seedance_temporal.job import Attention, Shape
@@ -40,6 +40,8 @@ class Queues:
 
     def __init__(self, route: str) -> None:
         self.workflows = f"seedance-{route}"
+        # Checks of references wait long for each other, and must not take the places of the ledger's short activities.
+        self.references = f"seedance-{route}-references"
         self.create = f"seedance-{route}-create"
         # The provider counts creates at 4k apart.
         self.create_4k = f"seedance-{route}-create-4k"
@@ -50,6 +52,24 @@ class Queues:
     def create_for(self, resolution: str) -> str:
         """Return the queue of creates, by the resolution of their video."""
         return self.create_4k if resolution == "4k" else self.create
+
+
+# Of Temporal's five, where a lower one goes first. The workflow's own activities use 1 and 2 (workflows/policies.py).
+INTERACTIVE = 3
+BATCH = 4
+
+
+def priority_of(request: VideoRequest, *, batch: bool = False) -> Priority:
+    """Return the priority of a job's workflow, which its activities inherit.
+
+    The fairness key keeps a user's backlog from delaying others, where the server is set to fairness. Jobs with a
+    ``priority`` have a key of their own, so that they do not wait behind the same user's others; their number cannot
+    push back other users, as a priority key would.
+    """
+    user = share_of(request.user_id)
+    return Priority(
+        priority_key=BATCH if batch else INTERACTIVE, fairness_key=f"{user}-first" if request.priority else user
+    )
 
 
 def lister_id(route: str) -> str:

@@ -111,10 +111,16 @@ class SyncVideoJobs:
         self.close()
 
     def submit(
-        self, request: VideoRequest, *, resubmit: Resubmit | None = None, may_create: bool = True
+        self,
+        request: VideoRequest,
+        *,
+        resubmit: Resubmit | None = None,
+        may_create: bool = True,
+        batch: bool = False,
     ) -> SyncVideoJob:
         """See :meth:`VideoJobs.submit <seedance_temporal.VideoJobs.submit>`."""
-        return self._of(self._loop.call(self._jobs.submit(request, resubmit=resubmit, may_create=may_create)))
+        submitted = self._jobs.submit(request, resubmit=resubmit, may_create=may_create, batch=batch)
+        return self._of(self._loop.call(submitted))
 
     def job(self, job_id: str) -> SyncVideoJob:
         """See :meth:`VideoJobs.job <seedance_temporal.VideoJobs.job>`."""

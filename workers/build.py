@@ -25,6 +25,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from workers.clearing import ClearedFailures
+from workers.rates import Rates
 from workers.read_ahead import NoReadAhead
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
@@ -32,11 +33,10 @@ from workflows.list_tasks import ListTasks
 from workflows.places import Places
 
 WORKFLOWS: tuple[type, ...] = (GenerateVideo, LateTasks, ListTasks, Places)
-# The provider's limits for an account.
-GETS_PER_SECOND = 20.0
-LISTS_PER_SECOND = 1.0
-# Checks of references wait for each other in this queue, and must not delay the ledger's short activities.
-BOOKKEEPING_AT_ONCE = 1_000
+# Few, though they mostly wait for the bucket: users take turns in Temporal's queue, and no longer in here.
+BOOKKEEPING_AT_ONCE = 50
+# Those of a user wait for each other in here; with more than this, the users' turns are Temporal's.
+REFERENCES_AT_ONCE = 1_000
 # At SIGTERM, a running create is awaited: its claim, its POST, its outcome.
 GRACE_BEYOND_CREATE = timedelta(seconds=45)
 
@@ -75,10 +75,9 @@ def build_workers(
     )
     places = PlaceActivities(ledger, ark, settings, search_attributes)
     create = CreateActivities(ledger, bucket, ark, settings)
-    creates_per_minute = {
-        queues.create: settings.seedance_creates_per_minute,
-        queues.create_4k: settings.seedance_creates_per_minute_4k,
-    }
+    # A workflow's worker can execute activities of its own queue past that queue's rate, so queues with a rate have no
+    # workflows.
+    rates = Rates.of(settings)
     return [
         worker(
             task_queue=queues.workflows,
@@ -88,6 +87,7 @@ def build_workers(
                 bookkeeping.write_outcome,
                 bookkeeping.write_end,
                 LimitActivities(ledger, bucket, settings).reserve_quota,
+                # Before it had a queue of its own: an open run can have a check waiting here.
                 references.check_references,
                 recover.settle_absent,
                 recover.ask_later,
@@ -97,32 +97,43 @@ def build_workers(
                 store.why_not_stored,
                 places.ask_for_place,
                 places.open_tasks,
-                places.check_places,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
+        ),
+        worker(
+            task_queue=queues.references,
+            activities=[references.check_references],
+            max_concurrent_activities=REFERENCES_AT_ONCE,
         ),
         *(
             worker(
                 task_queue=queue,
                 activities=[create.create_task],
-                max_task_queue_activities_per_second=rate / 60,
+                max_task_queue_activities_per_second=rate,
             )
-            for queue, rate in creates_per_minute.items()
+            for queue, rate in {queues.create: rates.create, queues.create_4k: rates.create_4k}.items()
         ),
         worker(
             task_queue=queues.get,
-            activities=[poll.get_task, poll.cancel_task, recover.identify_task, recover.resolve_attempt],
-            max_task_queue_activities_per_second=GETS_PER_SECOND,
+            activities=[
+                poll.get_task,
+                poll.cancel_task,
+                recover.identify_task,
+                recover.resolve_attempt,
+                places.check_places,
+            ],
+            max_task_queue_activities_per_second=rates.get,
         ),
         worker(
             task_queue=queues.list,
             activities=[task_list.list_page],
             max_concurrent_activities=1,
-            max_task_queue_activities_per_second=LISTS_PER_SECOND,
+            max_task_queue_activities_per_second=rates.list,
         ),
         worker(
             task_queue=queues.transfer,
             activities=[store.store_video],
             max_concurrent_activities=settings.seedance_copies_at_once,
+            max_task_queue_activities_per_second=rates.transfer,
         ),
     ]

@@ -19,6 +19,7 @@ from seedance_temporal.urls import printable, redacted
 # An account may send one LIST a second, and a running worker may have used it: after a 429, LIST is sent again.
 _MOST_LISTINGS = 5
 _SECONDS_BETWEEN_LISTINGS = 1.1
+_ON_FAIRNESS = "docs/how-to/rates.md"
 
 
 async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
@@ -37,6 +38,7 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
     ]
     if client:
         await _tried("search attributes", _search_attributes(client[0]), settings.secrets)
+        print(f"fairness between users: not known, Temporal does not say whether it is on; see {_ON_FAIRNESS}")
     # Not counted: only gs:// references need it.
     problem = await bucket.signing_problem()
     print(f"signing of gs:// references: {'ok' if problem is None else f'not possible: {problem}'}")

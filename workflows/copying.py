@@ -69,7 +69,9 @@ class Copying:
     async def _try(self, task: GetTaskInput, give_up_at: datetime, at_risk: datetime) -> VideoResult:
         """Copy, repeated by Temporal until the URL is dead; raise an Attention where that takes long."""
         # At least one try: a wait before it can have ended late.
-        copy = self._steps.start_copy(task, max(give_up_at - workflow.now(), policies.COPY_AT_LEAST))
+        left = give_up_at - workflow.now()
+        priority = policies.BEFORE_URL_ENDS if left < policies.URL_ENDS_SOON else policies.AS_THE_JOB
+        copy = self._steps.start_copy(task, max(left, policies.COPY_AT_LEAST), priority=priority)
         # Where its hour is over already, a minute from now: a backlog that is copied at once alerts nobody.
         patience = max(at_risk - workflow.now(), policies.COPY_GRACE)
         if self._progress.attention == "object_conflict":

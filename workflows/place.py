@@ -105,7 +105,8 @@ class HeldPlace:
         return PlaceRequest(
             job_id=workflow.info().workflow_id,
             user=contract.share_of(self._request.user_id),
-            rank=workflow.info().priority.priority_key or 0,
+            # A client of an older release gave none.
+            rank=workflow.info().priority.priority_key or contract.INTERACTIVE,
             priority=self._request.priority or 0,
             since=self._since,
         )

@@ -138,7 +138,7 @@ class Places:
             found = await workflow.execute_activity_method(
                 PlaceActivities.check_places,
                 CheckInput(leases=doubted),
-                task_queue=self._queues.workflows,
+                task_queue=self._queues.get,
                 schedule_to_close_timeout=policies.PLACE_CHECK,
                 start_to_close_timeout=policies.LEDGER_TIMEOUT,
                 retry_policy=policies.PLACES_READ_RETRY,

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
+
+# Activities have the priority of their job (3, or 4 in a batch) and its user's share, but for these. A lower key goes
+# first, over all jobs. First of all a copy whose result URL lives no longer than this.
+URL_ENDS_SOON = timedelta(hours=6)
+BEFORE_URL_ENDS = Priority(priority_key=1)
+# A callback, a cancel or an operator asks, so somebody waits; routine polls of all jobs must not come between.
+ASKED_FOR = Priority(priority_key=2)
+AS_THE_JOB = Priority.default
 
 # An operator is called when a step has failed for this long: shorter outages pass by themselves, and most of the 24
 # hours of a result URL are still left to fix the cause.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import ActivityError, CancelledError, RetryState
 from temporalio.types import MethodAsyncSingleParam, ParamType, ReturnType, SelfType
 
@@ -146,7 +146,7 @@ class Steps:
         check = workflow.start_activity_method(
             ReferenceActivities.check_references,
             ReferencesInput(job_id=self._job_id, request=self._job.request),
-            task_queue=self._queues.workflows,
+            task_queue=self._queues.references,
             schedule_to_close_timeout=policies.PATIENCE,
             heartbeat_timeout=policies.REFERENCES_HEARTBEAT,
             retry_policy=policies.REFERENCES_RETRY,
@@ -197,6 +197,7 @@ class Steps:
             task_queue=self._queues.get,
             start_to_close_timeout=policies.OBSERVE_TIMEOUT,
             retry_policy=policies.IDENTIFY_RETRY,
+            priority=policies.ASKED_FOR,
             summary=f"GET {named.task_id}: is it the task of attempt {named.attempt}?",
         )
 
@@ -208,11 +209,16 @@ class Steps:
             task_queue=self._queues.get,
             start_to_close_timeout=policies.RESOLVE_TIMEOUT,
             retry_policy=policies.RESOLVE_RETRY,
+            priority=policies.ASKED_FOR,
             summary=f"an operator's resolution of attempt {resolution.attempt}: {resolution.action}",
         )
 
     async def get_task(self, input: GetTaskInput) -> Observation:
-        return await self._insist(PollActivities.get_task, input, f"GET {input.task_id}", self._on_task)
+        options: workflow.ActivityConfig = {
+            **self._on_task,
+            "priority": policies.ASKED_FOR if input.announced else policies.AS_THE_JOB,
+        }
+        return await self._insist(PollActivities.get_task, input, f"GET {input.task_id}", options)
 
     async def cancel_task(self, input: GetTaskInput) -> CancelResult:
         """Cancel a task that is queued. Fails after a few tries: the next poll sends it again."""
@@ -223,11 +229,16 @@ class Steps:
             schedule_to_close_timeout=policies.CANCEL_WITHIN,
             start_to_close_timeout=policies.OBSERVE_TIMEOUT,
             retry_policy=policies.CANCEL_RETRY,
+            priority=policies.ASKED_FOR,
             summary=f"GET, and DELETE if queued: {input.task_id}",
         )
 
     def start_copy(
-        self, input: GetTaskInput, within: timedelta, retry: RetryPolicy = policies.COPY_RETRY
+        self,
+        input: GetTaskInput,
+        within: timedelta,
+        retry: RetryPolicy = policies.COPY_RETRY,
+        priority: Priority = policies.AS_THE_JOB,
     ) -> workflow.ActivityHandle[VideoResult]:
         return workflow.start_activity_method(
             StoreActivities.store_video,
@@ -244,6 +255,7 @@ class Steps:
             start_to_close_timeout=policies.COPY_TIMEOUT,
             heartbeat_timeout=policies.COPY_HEARTBEAT,
             retry_policy=retry,
+            priority=priority,
             summary=f"copy MP4 to {messages.bucket_of(self._progress.context.folder)}, verified, and write the record",
         )
 

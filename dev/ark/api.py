@@ -126,6 +126,7 @@ class Api:
     async def _get(self, request: Request, route: Route) -> Response:
         task_id = request.path_params["task_id"]
         self.ledger.asked("get", task_id)
+        self.ledger.arrived("get", route)
         await self._go_wrong("get", route, request)
         key = self._admit("get", route, request)
         task = self.provider.find(route, key, task_id)
@@ -134,6 +135,7 @@ class Api:
     async def _delete(self, request: Request, route: Route) -> Response:
         task_id = request.path_params["task_id"]
         self.ledger.asked("delete", task_id)
+        self.ledger.arrived("delete", route)
         await self._go_wrong("delete", route, request)
         key = self._admit("delete", route, request)
         self.provider.delete(self.provider.find(route, key, task_id))
@@ -141,6 +143,7 @@ class Api:
 
     async def _list(self, request: Request, route: Route) -> Response:
         self.ledger.lists[route] += 1
+        self.ledger.arrived("list", route)
         await self._go_wrong("list", route, request)
         key = self._admit("list", route, request)
         query = request.query_params

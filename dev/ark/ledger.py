@@ -49,6 +49,9 @@ class Requests(BaseModel):
     list: dict[str, int]  # by route
     rate_limited: dict[str, int]  # by operation: answers 429 that the service's own limits gave
     most_alive: dict[str, int]  # tasks that were alive at once, by route, and "<route> 4k"
+    seconds: dict[
+        Route, dict[str, dict[int, int]]
+    ]  # by operation and Unix second: get, delete, list; also refused ones
 
 
 class Ledger:
@@ -61,6 +64,7 @@ class Ledger:
         self.rate_limited: Counter[str] = Counter()
         self.most_alive: Counter[str] = Counter()
         self._tasks: defaultdict[str, TaskRequests] = defaultdict(TaskRequests)
+        self._seconds: defaultdict[Route, defaultdict[str, Counter[int]]] = defaultdict(lambda: defaultdict(Counter))
         self._by_task: dict[str, CreateEntry] = {}
 
     def received(self, route: Route, body: Any, request_id: str, client_request_id: str | None) -> CreateEntry:
@@ -95,6 +99,10 @@ class Ledger:
         counters = self._tasks[task_id]
         setattr(counters, operation, getattr(counters, operation) + 1)
 
+    def arrived(self, operation: Literal["get", "delete", "list"], route: Route) -> None:
+        """Count a request in its second."""
+        self._seconds[route][operation][int(time.time())] += 1
+
     def requests(self) -> Requests:
         """Return all counters."""
         return Requests(
@@ -102,4 +110,5 @@ class Ledger:
             list=dict(self.lists),
             rate_limited=dict(self.rate_limited),
             most_alive=dict(self.most_alive),
+            seconds={route: {name: dict(each) for name, each in by.items()} for route, by in self._seconds.items()},
         )

@@ -202,7 +202,7 @@ class _Batch:
 
         async def submit(line: _Line) -> None:
             assert line.request is not None
-            job = await jobs.submit(await uploads.uploaded(line.request))
+            job = await jobs.submit(await uploads.uploaded(line.request), batch=True)
             assert job.submitted is not None
             line.phase, line.existing = job.submitted.phase, job.existing
 

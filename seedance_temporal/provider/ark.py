@@ -74,6 +74,11 @@ class CreateAnswer:
     retry_after: float | None = None
     reset_in: float | None = None
 
+    @property
+    def reached_nobody(self) -> bool:
+        """Whether there was no connection, so that the create counts against no rate."""
+        return (self.kind, self.code) == ("not_sent", "not_connected")
+
 
 _ACCEPTED_WITHOUT_ID = CreateAnswer("accepted_without_id", "no_task_id", "accepted, but the task id could not be read")
 _ACCEPTED_WITH_ODD_ID = CreateAnswer(
@@ -168,7 +173,6 @@ class Ark:
         self._secrets = (api_key, *secrets)
         self._listing = asyncio.Lock()
         self._list_spacing = list_spacing
-        self._listed_at = -list_spacing
         proxy = proxy_for(base_url) if transport is None else None
         self._transport = transport or (lambda: PacedTransport(verify=usual_tls(), proxy=proxy))
 
@@ -284,8 +288,8 @@ class Ark:
     async def list(self, page: int, page_size: int, service_tier: str = "default", model: str = "") -> TaskPage:
         """Get one page of the account's tasks of the last seven days.
 
-        The account may send one call a second, so calls of one process keep that distance. Items that are not tasks
-        are left out. An id that cannot be used is cut, and GET finds no task by it.
+        The account may send one call a second, so this returns only when the next call may be sent, by any process.
+        Items that are not tasks are left out. An id that cannot be used is cut, and GET finds no task by it.
 
         Args:
             page, page_size: Counted from 1, with at most 500 tasks each.
@@ -299,10 +303,11 @@ class Ark:
         query: dict[str, str | int] = {"page_num": page, "page_size": page_size, "filter.service_tier": service_tier}
         query |= {"filter.model": model} if model else {}
         async with self._listing:
-            await asyncio.sleep(max(0.0, self._listed_at + self._list_spacing - time.monotonic()))
-            self._listed_at = time.monotonic()
-            asked_at = datetime.now(UTC)
-            answer = await self._ask("GET", self._url, query, MOST_BYTES_OF_LIST)
+            sent_at, asked_at = time.monotonic(), datetime.now(UTC)
+            try:
+                answer = await self._ask("GET", self._url, query, MOST_BYTES_OF_LIST)
+            finally:
+                await asyncio.sleep(sent_at + self._list_spacing - time.monotonic())
         payload = self._object(answer)
         items, total = payload.get("items"), payload.get("total")
         if not isinstance(items, list) or type(total) is not int or not 0 <= total <= MOST:

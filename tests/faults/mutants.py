@@ -134,6 +134,14 @@ MUTANTS = (
     ),
     Mutant(
         1,
+        "a refused create is sent again past the rate of its queue",
+        _CREATE,
+        "if not answer.reached_nobody or connect == _CONNECTS:",
+        'if answer.kind != "not_sent" or connect == _CONNECTS:',
+        "tests/integration/test_create.py::test_refusal_is_sent_once",
+    ),
+    Mutant(
+        1,
         "a POST follows redirects",
         _ARK,
         "follow_redirects=False",
@@ -789,6 +797,30 @@ MUTANTS = (
         "    if verified and not any((one.size, one.crc32c) == (content.size, content.crc32c) for one in verified):",
         "    if verified and not content.size:",
         "tests/integration/test_adopted_file.py::test_other_content_is_never_overwritten",
+    ),
+    Mutant(
+        3,
+        "a copy whose URL ends soon waits behind all others",
+        "workflows/policies.py",
+        "BEFORE_URL_ENDS = Priority(priority_key=1)",
+        "BEFORE_URL_ENDS = Priority.default",
+        "tests/workflows/test_priorities.py::test_copy_whose_url_ends_soon_goes_first",
+    ),
+    Mutant(
+        3,
+        "a user's backlog delays all other users",
+        "seedance_temporal/contract.py",
+        'fairness_key=f"{user}-first" if request.priority else user',
+        "fairness_key=None",
+        "tests/integration/test_rates.py::test_users_take_turns",
+    ),
+    Mutant(
+        3,
+        "copies have no share of the account's GETs",
+        "workers/build.py",
+        "            max_task_queue_activities_per_second=rates.transfer,\n",
+        "",
+        "tests/integration/test_rates.py::test_fleet_keeps_rates",
     ),
     # 4: the record outlives the run
     Mutant(

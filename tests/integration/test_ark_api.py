@@ -262,6 +262,17 @@ async def test_get_takes_a_burst_and_then_refuses(ark: ArkControl, other: Api) -
     assert statuses == [404] * 20 + [429]
 
 
+async def test_refused_requests_count_in_their_second(ark: ArkControl, api: Api) -> None:
+    async def counted() -> int:
+        return sum((await ark.requests()).seconds.get("byteplus", {}).get("get", {}).values())
+
+    before = await counted()
+    await ark.configure(get_per_second=0.001)
+    for _ in range(3):
+        await api.get("cgt-none")
+    assert await counted() == before + 3
+
+
 async def test_delete_has_a_limit_of_its_own(ark: ArkControl, other: Api) -> None:
     await ark.configure(delete_per_second=0.001)
     statuses = [(await other.delete("cgt-none")).status_code for _ in range(21)]

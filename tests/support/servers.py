@@ -11,7 +11,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
-from dev.stack import ONE_PARTITION
+from dev.stack import SERVER_OPTIONS
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
 
 _BIN = Path(__file__).parents[2] / ".venv/bin"
@@ -23,7 +23,7 @@ async def dev_server(*options: str, attributes: Collection[Any] = SEARCH_ATTRIBU
     async with await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(_BIN / "temporal"),
         dev_server_log_level="error",
-        dev_server_extra_args=[*ONE_PARTITION, *options],
+        dev_server_extra_args=[*SERVER_OPTIONS, *options],
         data_converter=pydantic_data_converter,
         search_attributes=tuple(attributes),
     ) as environment:

@@ -70,6 +70,7 @@ def test_workflow_names(defined: type[Any], name: str, signals: set[str], querie
 def test_queue_names() -> None:
     assert vars(Queues("byteplus")) == {
         "workflows": "seedance-byteplus",
+        "references": "seedance-byteplus-references",
         "create": "seedance-byteplus-create",
         "create_4k": "seedance-byteplus-create-4k",
         "get": "seedance-byteplus-get",

@@ -70,7 +70,7 @@ from tests.workflows.fakes import (
 from workers.build import WORKFLOWS
 from workers.read_ahead import NoReadAhead
 
-ALL_WORKERS = ("workflows", "ledger", "create", "get", "list", "transfer")
+ALL_WORKERS = ("workflows", "ledger", "references", "create", "get", "list", "transfer")
 _LONGEST_SKIP = 600
 _numbers = itertools.count()
 
@@ -261,17 +261,17 @@ class Harness:
             "workflows": [],
             "ledger": [
                 *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
-                *(fake.ask_lister, fake.settle_absent, fake.check_references, fake.follow_known_task, fake.ask_later),
+                *(fake.ask_lister, fake.settle_absent, fake.follow_known_task, fake.ask_later),
                 # These ask and signal Temporal alone, so they are the real ones.
                 StoreActivities(MemoryBucket(), Ark("-", "-"), Settings()).why_not_stored,
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
                 PlaceActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), self._settings()).ask_for_place,
                 fake.open_tasks,
-                fake.check_places,
             ],
+            "references": [fake.check_references],
             "create": [fake.create_task],
             "create_4k": [fake.create_task],
-            "get": [fake.get_task, fake.cancel_task, fake.identify_task, fake.resolve_attempt],
+            "get": [fake.check_places, fake.get_task, fake.cancel_task, fake.identify_task, fake.resolve_attempt],
             "list": [fake.list_page],
             "transfer": [fake.store_video],
         }
