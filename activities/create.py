@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from pydantic import AwareDatetime
 from temporalio import activity
 
 from activities.limits import LimitActivities
@@ -41,6 +42,9 @@ from seedance_temporal.urls import redacted
 
 # Re-sends inside one execution, after answers that say that nothing was created; each costs a request, not money.
 _SENDS = 3
+# One 429 for the rate or the load can be chance. After so many creates in a row that were not sent, each with its
+# re-sends, and the last one refused so, the rate is too high for all.
+_ROUNDS_OVER_RATE = 3
 # A longer pause is the workflow's, as a timer in the history and with a new claim.
 _LONGEST_PAUSE = 10.0
 _LONGEST_WAIT = 900.0
@@ -105,6 +109,8 @@ class CreateResult(Shape):
         attention: The problem that an operator must settle before a create can succeed.
         passing: With ``not_sent``: whether the provider refused it for a reason that can pass.
         wait_seconds: Seconds until the first poll of the task, or until the next create.
+        for_all: With ``not_sent``: whether every other create of the queue would be refused as well.
+        reset_at: With ``for_all``: when a quota is renewed, where the provider says so.
     """
 
     kind: Literal["created", "refused", "not_sent", "unknown", "conflict", "impossible"]
@@ -116,6 +122,8 @@ class CreateResult(Shape):
     message: str = ""
     passing: bool = False
     wait_seconds: float = 0
+    for_all: bool = False
+    reset_at: AwareDatetime | None = None
 
 
 class Deadline:
@@ -295,6 +303,8 @@ class CreateActivities:
             message=message,
             passing=answer.passing,
             wait_seconds=wait + jitter,
+            for_all=answer.for_all or (answer.over_rate and input.refusals + 1 >= _ROUNDS_OVER_RATE),
+            reset_at=datetime.now(UTC) + timedelta(seconds=answer.reset_in) if answer.reset_in is not None else None,
         )
 
     async def _write_outcome(self, claim: Claim, outcome: Outcome) -> bool:

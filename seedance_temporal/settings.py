@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     """The account's rate for creates, over all workers of a route, but for those at 4k."""
     seedance_creates_per_minute_4k: Positive = 15
     """The same of videos at 4k, which the provider counts apart."""
+    seedance_probe_seconds: Positive = 30
+    """Wait for the first probe of a closed account; waits double, up to 120 times that. A ramp's step takes two."""
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
     """Copies into the bucket at once, per worker."""
     seedance_download_seconds: Positive = 1800

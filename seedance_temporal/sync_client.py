@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, Unpack
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import require_same_process
 from seedance_temporal.contract import CancelAnswer, ResolveAction, ResolveAnswer, Resubmit
+from seedance_temporal.gate_contract import Hold
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.job import JobState, VideoResult
 from seedance_temporal.request import VideoRequest
@@ -134,6 +135,18 @@ class SyncVideoJobs:
     def runs(self, **wanted: Unpack[Wanted]) -> Iterator[JobState]:
         """See :meth:`VideoJobs.runs <seedance_temporal.VideoJobs.runs>`."""
         return self._loop.iterate(self._jobs.runs(**wanted))
+
+    def pause(self, route: str, *, why: str = "") -> None:
+        """See :meth:`VideoJobs.pause <seedance_temporal.VideoJobs.pause>`."""
+        self._loop.call(self._jobs.pause(route, why=why))
+
+    def unpause(self, route: str) -> None:
+        """See :meth:`VideoJobs.unpause <seedance_temporal.VideoJobs.unpause>`."""
+        self._loop.call(self._jobs.unpause(route))
+
+    def held(self, route: str) -> tuple[Hold, ...]:
+        """See :meth:`VideoJobs.held <seedance_temporal.VideoJobs.held>`."""
+        return self._loop.call(self._jobs.held(route))
 
     def _of(self, job: VideoJob) -> SyncVideoJob:
         return SyncVideoJob(job, self._loop)

@@ -9,6 +9,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.create import CreateActivities
+from activities.gate import GateActivities
 from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
 from activities.poll import PollActivities
@@ -17,6 +18,7 @@ from activities.references import ReferenceActivities
 from activities.store import StoreActivities, Transport
 from activities.task_list import TaskListActivities
 from seedance_temporal.contract import Queues
+from seedance_temporal.gate_contract import probe_queue
 from seedance_temporal.ledger.asset_ids import Assets
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.media.references import References
@@ -25,6 +27,7 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from workers.clearing import ClearedFailures
 from workers.read_ahead import NoReadAhead
+from workflows.create_gate import CreateGate
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
@@ -63,6 +66,7 @@ def build_workers(
     recover = RecoverActivities(ledger, ark, settings)
     store = StoreActivities(bucket, ark, settings, result_transport)
     task_list = TaskListActivities(ledger, ark, settings)
+    gate = GateActivities(ark, settings)
     worker = partial(
         Worker,
         client,
@@ -78,7 +82,7 @@ def build_workers(
     return [
         worker(
             task_queue=queues.workflows,
-            workflows=[GenerateVideo, LateTasks, ListTasks],
+            workflows=[GenerateVideo, LateTasks, ListTasks, CreateGate],
             activities=[
                 bookkeeping.read_ledger,
                 bookkeeping.write_outcome,
@@ -91,6 +95,8 @@ def build_workers(
                 task_list.ask_lister,
                 task_list.answer_jobs,
                 store.why_not_stored,
+                gate.report_create,
+                gate.set_create_rate,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
         ),
@@ -102,9 +108,17 @@ def build_workers(
             )
             for queue, rate in creates_per_minute.items()
         ),
+        # A gate sends one probe after another.
+        *(
+            worker(task_queue=probe_queue(queue), activities=[create.create_task], max_concurrent_activities=1)
+            for queue in queues.creates
+        ),
         worker(
             task_queue=queues.get,
-            activities=[poll.get_task, poll.cancel_task, recover.identify_task, recover.resolve_attempt],
+            activities=[
+                *(poll.get_task, poll.cancel_task, recover.identify_task, recover.resolve_attempt),
+                gate.is_key_accepted,
+            ],
             max_task_queue_activities_per_second=GETS_PER_SECOND,
         ),
         worker(

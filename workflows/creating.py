@@ -30,7 +30,11 @@ class Run(Protocol):
 
 
 class Creating:
-    """The steps from the decision to claim an attempt to the outcome of its create."""
+    """The steps from the decision to claim an attempt to the outcome of its create.
+
+    Attributes:
+        gate: What the job knows of the gate of its queue.
+    """
 
     def __init__(
         self, job: GenerateVideoInput, carried: Carried, steps: Steps, inbox: Inbox, progress: Progress, run: Run
@@ -41,6 +45,7 @@ class Creating:
         self._progress = progress
         self._run = run
         self._sending = Sending(steps, inbox, progress, carried)
+        self.gate = self._sending.gate
         self._media = carried.media
         self._seconds_until_poll = 0.0
 

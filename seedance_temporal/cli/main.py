@@ -44,6 +44,7 @@ from seedance_temporal.cli.output import (
     print_outlook,
     print_timeline,
 )
+from seedance_temporal.cli.pause import holds_of, pause, print_holds, unpause
 from seedance_temporal.cli.report import report
 from seedance_temporal.cli.runtime import (
     UNWRITABLE,
@@ -58,10 +59,11 @@ from seedance_temporal.cli.runtime import (
 )
 from seedance_temporal.cli.watch import watch
 from seedance_temporal.client import VideoJobs
-from seedance_temporal.contract import ResolveAction
+from seedance_temporal.contract import Queues, ResolveAction
+from seedance_temporal.gate_contract import Hold
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import Attention, Phase
+from seedance_temporal.job import Attention, JobState, Phase
 from seedance_temporal.provider.prices import estimate_in
 from seedance_temporal.settings import Settings
 
@@ -118,11 +120,23 @@ async def show(
             f"job continues when a worker of {plain(state.route)} is back."
         )
     failing = await found.failing()
+    hold = await _hold_of(state)
     if not as_json:
         print_timeline(state)
+        print_holds([hold] if hold is not None else [], out)
         for step in failing:
             out.print(f"[yellow]failing    {plain(step)}[/]")
-    return finish(state, as_json, DONE, names_show=False, failing=failing)
+    held = hold.model_dump(mode="json") if hold is not None else None
+    return finish(state, as_json, DONE, names_show=False, failing=failing, held=held)
+
+
+async def _hold_of(state: JobState) -> Hold | None:
+    """Return what holds the next create of a job; None where it is not about to create."""
+    if state.ended or state.phase not in {"checking", "waiting", "creating"} or state.detail is None:
+        return None
+    queue = Queues(state.route).create_for(state.detail.request.resolution)
+    jobs = await VideoJobs.connect()
+    return next((hold for hold in await jobs.held(state.route) if hold.queue == queue), None)
 
 
 @app.command()
@@ -152,7 +166,8 @@ async def list_jobs(
         if given is not None and given not in known:
             raise typer.BadParameter(f"there is no {option} {given!r}; there are {', '.join(known)}")
     require_order(since, until)
-    found = await (await VideoJobs.connect()).list(
+    jobs = await VideoJobs.connect()
+    found = await jobs.list(
         user=user,
         phase=phase,
         attention=attention,
@@ -163,6 +178,8 @@ async def list_jobs(
         is_open=is_open,
         limit=limit,
     )
+    routes = {job.route for job in found if not job.closed_at} | ({route} if route else set())
+    print_holds(await holds_of(jobs, routes), err if as_json else out)
     if as_json:
         print_json([document(job) for job in found])
     for job in () if as_json else found:
@@ -286,5 +303,5 @@ def main() -> None:
 
 
 app.command("adopt-file")(adopt_file)
-for each in (check, models, batch, audit, report, watch):
+for each in (check, models, batch, audit, report, watch, pause, unpause):
     app.command()(each)
