@@ -195,6 +195,10 @@ class SyncVideoJob:
         """See :meth:`VideoJob.retry <seedance_temporal.VideoJob.retry>`."""
         return self._loop.call(self._job.retry())
 
+    def held(self) -> Hold | None:
+        """See :meth:`VideoJob.held <seedance_temporal.VideoJob.held>`."""
+        return self._loop.call(self._job.held())
+
     def resolve(self, *, attempt: int, action: ResolveAction, task_id: str | None = None) -> ResolveAnswer:
         """See :meth:`VideoJob.resolve <seedance_temporal.VideoJob.resolve>`."""
         return self._loop.call(self._job.resolve(attempt=attempt, action=action, task_id=task_id))

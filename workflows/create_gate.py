@@ -173,7 +173,8 @@ class CreateGate:
         self._closing = self._closing.model_copy(update={"probe_at": self._next_probe()})
 
     def _next_probe(self) -> datetime:
-        times = min(2.0**self._refused, policies.LONGEST_PROBE_PAUSE)
+        # A power of years would not be a number any more, and a handler must not raise.
+        times = min(2 ** min(self._refused, policies.LONGEST_PROBE_PAUSE), policies.LONGEST_PROBE_PAUSE)
         return workflow.now() + timedelta(seconds=self._probe_seconds * times)
 
     # State

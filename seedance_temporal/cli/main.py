@@ -59,11 +59,10 @@ from seedance_temporal.cli.runtime import (
 )
 from seedance_temporal.cli.watch import watch
 from seedance_temporal.client import VideoJobs
-from seedance_temporal.contract import Queues, ResolveAction
-from seedance_temporal.gate_contract import Hold
+from seedance_temporal.contract import ResolveAction
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import Attention, JobState, Phase
+from seedance_temporal.job import Attention, Phase
 from seedance_temporal.provider.prices import estimate_in
 from seedance_temporal.settings import Settings
 
@@ -120,7 +119,7 @@ async def show(
             f"job continues when a worker of {plain(state.route)} is back."
         )
     failing = await found.failing()
-    hold = await _hold_of(state)
+    hold = await found.held()
     if not as_json:
         print_timeline(state)
         print_holds([hold] if hold is not None else [], out)
@@ -128,15 +127,6 @@ async def show(
             out.print(f"[yellow]failing    {plain(step)}[/]")
     held = hold.model_dump(mode="json") if hold is not None else None
     return finish(state, as_json, DONE, names_show=False, failing=failing, held=held)
-
-
-async def _hold_of(state: JobState) -> Hold | None:
-    """Return what holds the next create of a job; None where it is not about to create."""
-    if state.ended or state.phase not in {"checking", "waiting", "creating"} or state.detail is None:
-        return None
-    queue = Queues(state.route).create_for(state.detail.request.resolution)
-    jobs = await VideoJobs.connect()
-    return next((hold for hold in await jobs.held(state.route) if hold.queue == queue), None)
 
 
 @app.command()

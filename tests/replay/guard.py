@@ -13,6 +13,7 @@ from temporalio.worker import Replayer
 
 from tests.replay.histories import Recorded
 from tests.replay.steps import NotingRunner, Step, Turns, present_steps, recorded_steps
+from workflows.create_gate import CreateGate
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
@@ -57,7 +58,7 @@ async def unlike(records: Sequence[Recorded], *workflows: type, threads: ThreadP
     """
     runner = NotingRunner()
     replayer = Replayer(
-        workflows=workflows or (GenerateVideo, LateTasks, ListTasks),
+        workflows=workflows or (CreateGate, GenerateVideo, LateTasks, ListTasks),
         data_converter=pydantic_data_converter,
         # The sandbox was active when they were recorded; here only the commands are compared.
         workflow_runner=runner,

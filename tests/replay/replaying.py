@@ -17,6 +17,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from seedance_temporal.contract import LISTER, WORKFLOW
+from workflows.create_gate import CreateGate
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
@@ -38,7 +39,7 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     """
     to_replay = begun(histories)
     replayer = Replayer(
-        workflows=workflows or [GenerateVideo, LateTasks, ListTasks],
+        workflows=workflows or [CreateGate, GenerateVideo, LateTasks, ListTasks],
         data_converter=pydantic_data_converter,
         # The sandbox was active in the first execution; here only the commands are compared.
         workflow_runner=UnsandboxedWorkflowRunner(),
