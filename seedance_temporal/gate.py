@@ -13,7 +13,7 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import RateLimit, TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, UpdateTaskQueueConfigRequest
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.common import Priority, WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
@@ -114,6 +114,8 @@ async def signal_gate(client: Client, route: str, queue: str, signal: str, *args
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         start_signal=signal,
         start_signal_args=args,
+        # Before the jobs that wait for a worker: each of them may be about to be refused.
+        priority=Priority(priority_key=1),
         static_summary=f"holds the creates of {queue}",
     )
 

@@ -10,12 +10,13 @@ import pytest
 from dev.ark.ledger import CreateEntry
 from dev.stack import Stack
 from seedance_temporal import Hold, VideoJob, VideoRequest
+from seedance_temporal.contract import Queues
+from seedance_temporal.gate_contract import gate_id
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until, until_created
 from tests.support import polling
 
 ROUTE = "byteplus"
-REFUSED_FIRST = 10
 
 
 @pytest.fixture(autouse=True)
@@ -84,24 +85,37 @@ async def test_closed_account_is_probed_by_one_job(stack: Stack, standing: str) 
         await stack.ark.set_key_valid(ROUTE, False)
     else:
         await stack.ark.set_standing(ROUTE, standing)
-    jobs = await submitted(stack, 40)
+    (prober,) = await submitted(stack, 1)
     await until_held(stack, "closed")
-    early = len(await posts_of(stack, jobs))
-    assert early <= REFUSED_FIRST
-    await asyncio.sleep(12)
-    refused = await posts_of(stack, jobs)
-    assert not any(entry.committed for entry in refused)
+    others = await submitted(stack, 20)
     if standing == "the key":
-        assert len(refused) <= REFUSED_FIRST, "a free call says that the key is refused"
+        # A free call says that the key is refused, so not even the prober sends a create.
+        await polling.until(lambda: tried(stack, 3), "the key is tried three times", seconds=60)
+        assert len(await posts_of(stack, [prober])) == 1
     else:
-        # Half a second, one, two, four, eight.
-        assert len(refused) <= REFUSED_FIRST + 6
+        await polling.until(lambda: refused(stack, prober, 4), "three probes are refused", seconds=60)
+    assert await posts_of(stack, others) == []
     states = await stack.jobs.list(route=ROUTE, is_open=True, limit=None)
-    assert sum(state.attention is not None for state in states) <= REFUSED_FIRST
+    assert [state.job_id for state in states if state.attention is not None] == [prober[1].id]
     await stack.ark.set_key_valid(ROUTE, True)
     await stack.ark.set_standing(ROUTE, "ok")
-    for _, job in jobs:
+    for _, job in others:
         await job.result()
-    entries = [await creates_of(stack, request) for request, _ in jobs]
-    assert [sum(entry.committed for entry in of_job) for of_job in entries] == [1] * len(jobs)
-    assert sum(len(of_job) for of_job in entries) - len(jobs) <= REFUSED_FIRST + 10
+    entries = await posts_of(stack, others)
+    assert [entry.committed for entry in entries] == [True] * len(others)
+    assert [entry.committed for entry in await posts_of(stack, [prober])].count(True) == 1
+
+
+async def free_calls(stack: Stack) -> int:
+    """Return how often the gate had the key tried."""
+    gate = stack.client.get_workflow_handle(gate_id(Queues(ROUTE).create))
+    scheduled = [event.activity_task_scheduled_event_attributes async for event in gate.fetch_history_events()]
+    return sum(each.activity_type.name == "is_key_accepted" for each in scheduled)
+
+
+async def tried(stack: Stack, times: int) -> bool:
+    return await free_calls(stack) >= times
+
+
+async def refused(stack: Stack, job: tuple[VideoRequest, VideoJob], times: int) -> bool:
+    return len(await posts_of(stack, [job])) >= times
