@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -62,10 +63,13 @@ class GateActivities:
         """Report a create to the gate; return whether the queue is held after a refusal."""
         client, settings = activity.client(), self._settings
         report = input.report.model_copy(update={"probe_seconds": settings.seedance_probe_seconds})
-        await signal_gate(client, settings.ark_route, input.queue, SIGNAL_REPORTED, report)
+        gate = await signal_gate(client, settings.ark_route, input.queue, SIGNAL_REPORTED, report)
         if report.answer != "closed":
             return False
         for _ in range(_HELD_TRIES):
+            # One that may not set rates has failed.
+            if (await gate.describe()).status is not WorkflowExecutionStatus.RUNNING:
+                return False
             if await is_held(client, input.queue):
                 return True
             await asyncio.sleep(_HELD_EVERY_SECONDS)

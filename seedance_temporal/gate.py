@@ -12,7 +12,7 @@ from typing import Any
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import RateLimit, TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, UpdateTaskQueueConfigRequest
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import Priority, WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
@@ -100,13 +100,13 @@ async def unpause(client: Client, route: str) -> None:
         await signal_gate(client, route, queue, SIGNAL_UNPAUSE)
 
 
-async def signal_gate(client: Client, route: str, queue: str, signal: str, *args: Any) -> None:
-    """Signal the gate of a queue; start it where none runs.
+async def signal_gate(client: Client, route: str, queue: str, signal: str, *args: Any) -> WorkflowHandle[Any, None]:
+    """Signal the gate of a queue, and return its run; start it where none runs.
 
     Raises:
         RPCError: Temporal does not answer.
     """
-    await client.start_workflow(
+    return await client.start_workflow(
         GATE,
         GateInput(route=route, queue=queue),
         id=gate_id(queue),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from dev.ark.ledger import CreateEntry
+from dev.ark.catalog import Route
 from dev.stack import Stack
 from seedance_temporal import Hold, VideoJob, VideoRequest
 from seedance_temporal.contract import Queues
@@ -16,7 +17,7 @@ from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until, until_created
 from tests.support import polling
 
-ROUTE = "byteplus"
+ROUTE: Route = "byteplus"
 
 
 @pytest.fixture(autouse=True)

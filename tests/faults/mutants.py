@@ -1097,6 +1097,30 @@ MUTANTS = (
         "    if _marks_in_a_row(prompt) > len(prompt):",
         "tests/unit/test_rules.py::test_invalid_request",
     ),
+    Mutant(
+        1,
+        "the gate does not hold its queue",
+        "workflows/create_gate.py",
+        "            share = 0.0\n",
+        "            share = None\n",
+        "tests/workflows/test_create_gate.py::test_refusal_holds_until_probe_succeeds",
+    ),
+    Mutant(
+        1,
+        "a probe that succeeds opens a paused route",
+        "workflows/create_gate.py",
+        "if self._pause is not None or self._closing is not None:\n            share",
+        "if self._closing is not None:\n            share",
+        "tests/workflows/test_create_gate.py::test_pause_outlasts_success_of_a_probe",
+    ),
+    Mutant(
+        1,
+        "the gate opens at once, without a ramp",
+        "workflows/create_gate.py",
+        "self._ramp, self._opened_at = None, 0, workflow.now()",
+        "self._ramp, self._opened_at = None, None, workflow.now()",
+        "tests/workflows/test_create_gate.py::test_refusal_holds_until_probe_succeeds",
+    ),
 )
 
 
