@@ -18,6 +18,8 @@ _LONGEST_RESET = timedelta(days=32)
 # Where the provider asks a client not to send again at once.
 _PAUSE_IF_ASKED = 60.0
 _TRIAL = "trial"
+# Not the provider's own name, ModelArk.
+_NAMES_MODEL = re.compile(r"\b(model|endpoint)s?\b", re.IGNORECASE)
 _CLOSED_ACCOUNT = ("AccountOverdueError", "OperationDenied.Service")
 _RESET = re.compile(
     r"reset at (\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?)(?:\.\d{1,9})?\s?"
@@ -48,7 +50,7 @@ def is_for_all(status: int, code: str, message: str) -> bool:
     """
     if status == 401:
         return True
-    if "model" in message.lower() or "endpoint" in message.lower():
+    if _NAMES_MODEL.search(message):
         return False
     if status == 403:
         return code.startswith(_CLOSED_ACCOUNT)

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from dev.ark.ledger import CreateEntry
 from dev.ark.catalog import Route
+from dev.ark.ledger import CreateEntry
 from dev.stack import Stack
 from seedance_temporal import Hold, VideoJob, VideoRequest
 from seedance_temporal.contract import Queues

@@ -175,7 +175,7 @@ MUTANTS = (
         1,
         "a create that waits for a worker is sent over a task that was named",
         _SENDING,
-        "or self._inbox.interrupts or (listens and bool(self._inbox.asked - asked))",
+        "or self._inbox.interrupts\n                    or (listens and bool(self._inbox.asked - asked))",
         "or self._inbox.cancel.requested",
         "tests/workflows/test_inbox.py::test_unstarted_create_is_withdrawn_for_named_task",
     ),
