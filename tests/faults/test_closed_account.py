@@ -26,11 +26,13 @@ PER_MINUTE = 240
 SIDE_BY_SIDE = 20
 
 
+@pytest.mark.timeout(600)
 async def test_closed_account_smoke(report: AddRow) -> None:
     await close_for(jobs=30, seconds=10, report=report)
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(3600)
 async def test_account_closed_for_a_day(report: AddRow) -> None:
     await close_for(jobs=1_000, seconds=A_DAY, report=report)
 
