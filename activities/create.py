@@ -45,6 +45,9 @@ from seedance_temporal.urls import redacted
 # Tries to connect within one execution. After any answer, such as 429, the next create comes through the queue, which
 # keeps the account's rate.
 _CONNECTS = 3
+# One 429 for the rate or the load can be chance. After so many creates in a row that were not sent, the last one refused
+# so, the rate is too high for all.
+_ROUNDS_OVER_RATE = 3
 _LONGEST_WAIT = 900.0
 # Before another attempt after a reference could not be downloaded by the provider.
 _PASSING_SECONDS = (120.0, 300.0)
@@ -111,6 +114,8 @@ class CreateResult(Shape):
         needs_place: With ``not_sent``: whether the job has to take a place first.
         wait_seconds: Seconds until the first poll of the task, or until the next create.
         expected_at: With ``created``: when the task should have its video, an estimate; None where too little is known.
+        for_all: With ``not_sent``: whether every other create of the queue would be refused as well.
+        reset_at: With ``for_all``: when a quota is renewed, where the provider says so.
     """
 
     kind: Literal["created", "refused", "not_sent", "unknown", "conflict", "impossible"]
@@ -124,6 +129,8 @@ class CreateResult(Shape):
     needs_place: bool = False
     wait_seconds: float = 0
     expected_at: AwareDatetime | None = None
+    for_all: bool = False
+    reset_at: AwareDatetime | None = None
 
 
 class Deadline:
@@ -316,6 +323,8 @@ class CreateActivities:
             passing=answer.passing,
             needs_place=answer.code == NO_PLACE.code,
             wait_seconds=wait + jitter,
+            for_all=answer.for_all or (answer.over_rate and input.refusals + 1 >= _ROUNDS_OVER_RATE),
+            reset_at=datetime.now(UTC) + timedelta(seconds=answer.reset_in) if answer.reset_in is not None else None,
         )
 
     async def _write_outcome(self, claim: Claim, outcome: Outcome) -> bool:

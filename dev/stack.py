@@ -264,6 +264,7 @@ def _environment(ports: Ports) -> dict[str, str]:
         "SEEDANCE_RECOVERY_SECONDS": "40",
         "SEEDANCE_CLOCK_SKEW_SECONDS": "2",
         "SEEDANCE_CREATES_PER_MINUTE": "600",
+        "SEEDANCE_PROBE_SECONDS": "0.5",
     }
 
 

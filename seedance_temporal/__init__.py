@@ -32,6 +32,7 @@ from seedance_temporal.errors import (
     WorkerUnavailable,
 )
 from seedance_temporal.events import Event, EventName, EventSource
+from seedance_temporal.gate_contract import Hold
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
 from seedance_temporal.places import Place
@@ -53,6 +54,7 @@ __all__ = [
     "EventName",
     "EventSource",
     "FailureClass",
+    "Hold",
     "InvalidJobId",
     "InvalidRequest",
     "InvalidSettings",

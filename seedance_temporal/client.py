@@ -12,20 +12,23 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from seedance_temporal import contract, temporal_ui
+from seedance_temporal import contract, gate, temporal_ui
 from seedance_temporal.connection import asking_temporal, connect, require_same_process
 from seedance_temporal.contract import GenerateVideoInput, Queues, Resubmit, priority_of
 from seedance_temporal.errors import (
     AmbiguousJobId,
     InvalidJobId,
     InvalidRequest,
+    Problem,
     SeedanceError,
     TemporalUnavailable,
     UnknownJob,
 )
+from seedance_temporal.gate_contract import Hold
 from seedance_temporal.handle import VideoJob, may_follow
 from seedance_temporal.identity import hash_of_job, id_prefix_from, job_id_from, job_id_of, user_hash
 from seedance_temporal.job import JobState
+from seedance_temporal.provider.models import ROUTES
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.visibility import Wanted, described, queries
@@ -236,6 +239,40 @@ class VideoJobs:
         """Yield every run that is wanted, also those of a job that was followed by another run; see :meth:`list`."""
         return self._runs(**wanted)
 
+    async def pause(self, route: str, *, why: str = "") -> None:
+        """Send no new creates of a route until :meth:`unpause`. Jobs wait; all that is paid goes on.
+
+        A create that is under way is finished. The pause outlives workers and Temporal's server.
+
+        Args:
+            route: ``byteplus`` or ``volcengine``.
+            why: The reason, which is shown with the pause.
+
+        Raises:
+            InvalidRequest: There is no such route.
+        """
+        with asking_temporal():
+            await gate.pause(self.client, _known(route), why)
+
+    async def unpause(self, route: str) -> None:
+        """End a pause; a worker of the route has to be there. Creates that the provider refuses for all stay held.
+
+        Args:
+            route: As for :meth:`pause`, whose errors it raises.
+        """
+        with asking_temporal():
+            await gate.unpause(self.client, _known(route))
+
+    async def held(self, route: str) -> tuple[Hold, ...]:
+        """Return why creates of a route are held or slowed down; nothing where they are not. No worker is asked.
+
+        Args:
+            route: As for :meth:`pause`. Creates at 4k have a hold of their own.
+        """
+        with asking_temporal():
+            holds = [await gate.hold_of(self.client, queue) for queue in Queues(route).creates]
+        return tuple(hold for hold in holds if hold is not None)
+
     async def _runs(self, *terms: str, **wanted: Unpack[Wanted]) -> AsyncIterator[JobState]:
         if self._hash_users and (user := wanted.get("user")) is not None:
             wanted["user"] = user_hash(user)
@@ -251,3 +288,14 @@ class VideoJobs:
                     f"The namespace {self.client.namespace} lacks search attributes that this filter needs: "
                     f"{error.message}. A worker adds them at its start, or says the commands that do."
                 ) from error
+
+
+def _known(route: str) -> str:
+    """Return the name of a route; a misspelt one must not look paused.
+
+    Raises:
+        InvalidRequest: There is no such route.
+    """
+    if route not in ROUTES:
+        raise InvalidRequest([Problem(at="route", problem=f"there is no route {route!r}; use {', '.join(ROUTES)}")])
+    return route

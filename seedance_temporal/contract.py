@@ -49,6 +49,11 @@ class Queues:
         self.list = f"seedance-{route}-list"
         self.transfer = f"seedance-{route}-transfer"
 
+    @property
+    def creates(self) -> tuple[str, str]:
+        """Return the queues of creates; each has a gate."""
+        return self.create, self.create_4k
+
     def create_for(self, resolution: str) -> str:
         """Return the queue of creates, by the resolution of their video."""
         return self.create_4k if resolution == "4k" else self.create
@@ -175,6 +180,8 @@ class Carried(Shape):
         listed: The tasks that listings showed, by attempt.
         callbacks: How many callbacks were followed up.
         place_since: Since when a place was needed.
+        behind_gate: Whether a create was refused for a reason that concerns every create, and none was taken since.
+        asked_to_probe: Whether the gate asked for the next create.
     """
 
     timeline: Timeline = ()
@@ -192,6 +199,8 @@ class Carried(Shape):
     listed: dict[int, str] = Field(default_factory=dict)
     callbacks: int = 0
     place_since: AwareDatetime | None = None
+    behind_gate: bool = False
+    asked_to_probe: bool = False
 
 
 class GenerateVideoInput(Shape):

@@ -30,12 +30,15 @@ from seedance_temporal.contract import (
     CancelOutcome,
     GenerateVideoInput,
     NamedTask,
+    Queues,
     Resolve,
     ResolveAction,
     ResolveAnswer,
     Resubmit,
 )
 from seedance_temporal.errors import JobFailed, UnknownJob, WorkerUnavailable
+from seedance_temporal.gate import hold_of
+from seedance_temporal.gate_contract import Hold
 from seedance_temporal.job import JobState, VideoResult, phase_of
 from seedance_temporal.late_tasks import ask_later
 from seedance_temporal.places import Place, place_of
@@ -215,6 +218,15 @@ class VideoJob:
         (argument,) = await self._jobs.client.data_converter.decode(payloads, [GenerateVideoInput])
         grant = Resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
         return await self._jobs.submit(argument.request, resubmit=grant)
+
+    async def held(self) -> Hold | None:
+        """Return what holds the job's next create; None where nothing does, or no create is to come."""
+        state = await self.state()
+        if state.phase not in {"checking", "waiting", "creating"} or state.detail is None:
+            return None
+        queue = Queues(state.route).create_for(state.detail.request.resolution)
+        with asking_temporal():
+            return await hold_of(self._jobs.client, queue)
 
     async def resolve(self, *, attempt: int, action: ResolveAction, task_id: str | None = None) -> ResolveAnswer:
         """Resolve an attempt whose outcome is unknown.

@@ -131,6 +131,8 @@ class Settings(BaseSettings):
     """
     seedance_tasks_at_once_4k: Annotated[int, Field(gt=0)] | None = None
     """The same of videos at 4k, which the provider counts apart."""
+    seedance_probe_seconds: Positive = 30
+    """Wait for the first probe of a closed account; waits double, up to 120 times that. A ramp's step takes two."""
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
     """Copies into the bucket at once, per worker."""
     seedance_download_seconds: Positive = 1800

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, Unpack
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import require_same_process
 from seedance_temporal.contract import CancelAnswer, ResolveAction, ResolveAnswer, Resubmit
+from seedance_temporal.gate_contract import Hold
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.job import JobState, VideoResult
 from seedance_temporal.places import Place
@@ -142,6 +143,18 @@ class SyncVideoJobs:
         """See :meth:`VideoJobs.runs <seedance_temporal.VideoJobs.runs>`."""
         return self._loop.iterate(self._jobs.runs(**wanted))
 
+    def pause(self, route: str, *, why: str = "") -> None:
+        """See :meth:`VideoJobs.pause <seedance_temporal.VideoJobs.pause>`."""
+        self._loop.call(self._jobs.pause(route, why=why))
+
+    def unpause(self, route: str) -> None:
+        """See :meth:`VideoJobs.unpause <seedance_temporal.VideoJobs.unpause>`."""
+        self._loop.call(self._jobs.unpause(route))
+
+    def held(self, route: str) -> tuple[Hold, ...]:
+        """See :meth:`VideoJobs.held <seedance_temporal.VideoJobs.held>`."""
+        return self._loop.call(self._jobs.held(route))
+
     def _of(self, job: VideoJob) -> SyncVideoJob:
         return SyncVideoJob(job, self._loop)
 
@@ -192,6 +205,10 @@ class SyncVideoJob:
     def retry(self) -> bool:
         """See :meth:`VideoJob.retry <seedance_temporal.VideoJob.retry>`."""
         return self._loop.call(self._job.retry())
+
+    def held(self) -> Hold | None:
+        """See :meth:`VideoJob.held <seedance_temporal.VideoJob.held>`."""
+        return self._loop.call(self._job.held())
 
     def resolve(self, *, attempt: int, action: ResolveAction, task_id: str | None = None) -> ResolveAnswer:
         """See :meth:`VideoJob.resolve <seedance_temporal.VideoJob.resolve>`."""

@@ -9,6 +9,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.create import CreateActivities
+from activities.gate import GateActivities
 from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
 from activities.places import PlaceActivities
@@ -18,6 +19,7 @@ from activities.references import ReferenceActivities
 from activities.store import StoreActivities, Transport
 from activities.task_list import TaskListActivities
 from seedance_temporal.contract import Queues
+from seedance_temporal.gate_contract import probe_queue
 from seedance_temporal.ledger.asset_ids import Assets
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.media.references import References
@@ -27,12 +29,13 @@ from seedance_temporal.storage.bucket import Bucket
 from workers.clearing import ClearedFailures
 from workers.rates import Rates
 from workers.read_ahead import NoReadAhead
+from workflows.create_gate import CreateGate
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 from workflows.places import Places
 
-WORKFLOWS: tuple[type, ...] = (GenerateVideo, LateTasks, ListTasks, Places)
+WORKFLOWS: tuple[type, ...] = (GenerateVideo, LateTasks, ListTasks, Places, CreateGate)
 # Few, though they mostly wait for the bucket: users take turns in Temporal's queue, and no longer in here.
 BOOKKEEPING_AT_ONCE = 50
 # Those of a user wait for each other in here; with more than this, the users' turns are Temporal's.
@@ -66,6 +69,7 @@ def build_workers(
     recover = RecoverActivities(ledger, ark, settings)
     store = StoreActivities(bucket, ark, settings, result_transport)
     task_list = TaskListActivities(ledger, ark, settings)
+    gate = GateActivities(ark, settings)
     worker = partial(
         Worker,
         client,
@@ -97,6 +101,8 @@ def build_workers(
                 store.why_not_stored,
                 places.ask_for_place,
                 places.open_tasks,
+                gate.report_create,
+                gate.set_create_rate,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
         ),
@@ -113,14 +119,17 @@ def build_workers(
             )
             for queue, rate in {queues.create: rates.create, queues.create_4k: rates.create_4k}.items()
         ),
+        # A gate sends one probe after another.
+        *(
+            worker(task_queue=probe_queue(queue), activities=[create.create_task], max_concurrent_activities=1)
+            for queue in queues.creates
+        ),
         worker(
             task_queue=queues.get,
             activities=[
-                poll.get_task,
-                poll.cancel_task,
-                recover.identify_task,
-                recover.resolve_attempt,
+                *(poll.get_task, poll.cancel_task, recover.identify_task, recover.resolve_attempt),
                 places.check_places,
+                gate.is_key_accepted,
             ],
             max_task_queue_activities_per_second=rates.get,
         ),

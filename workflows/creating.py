@@ -35,6 +35,7 @@ class Creating:
 
     Attributes:
         place: The job's place among the tasks at the provider.
+        gate: What the job knows of the gate of its queue.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Creating:
         self._run = run
         self.place = HeldPlace(job.request, carried, steps, inbox, progress)
         self._sending = Sending(steps, inbox, progress, carried)
+        self.gate = self._sending.gate
         self._media = carried.media
         self._seconds_until_poll = 0.0
 
@@ -91,7 +93,9 @@ class Creating:
             case "not_sent" | "conflict":
                 if result.needs_place:
                     self.place.refuse()
-                await self.place.free()
+                if not self.gate.holds:
+                    # Behind the gate it is kept: the job can be asked to probe, and needs it for that.
+                    await self.place.free()
                 await self._sending.wait_before_next(result)
                 await self._run.continue_as_new_where_long()
             case "refused":

@@ -26,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal import contract
     from seedance_temporal.contract import CancelOutcome, Carried, GenerateVideoInput, ResolveAnswer
     from seedance_temporal.events import EventSource
+    from seedance_temporal.gate_contract import SIGNAL_PROBE
     from seedance_temporal.job import Attention, JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.provider.task import SUCCEEDED
@@ -315,6 +316,10 @@ class GenerateVideo:
     @workflow.signal(name=contract.SIGNAL_CANCEL)
     async def cancel(self, *_: Any) -> None:
         self._inbox.cancel.request("caller")
+
+    @workflow.signal(name=SIGNAL_PROBE)
+    async def probe(self, *_: Any) -> None:
+        self._creating.gate.ask()
 
     @workflow.signal(name=contract.SIGNAL_RESOLVE)
     async def resolve(self, *args: Any) -> None:

@@ -65,6 +65,29 @@ MOST_WITHDRAWALS = 3
 # After another run's claim on the same attempt: long enough for most creates to be answered.
 CONFLICT_WAIT = timedelta(seconds=5)
 
+# A report to the gate is one signal, and a wait of seconds until the queue is held. A job that cannot report waits for
+# itself, as without a gate; one that has its task must not wait for the report for long.
+REPORT_WITHIN = timedelta(minutes=1)
+REPORT_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=5)
+# While a rate cannot be set, a gate holds nothing, or holds for too long.
+SET_RATE_TIMEOUT = timedelta(seconds=30)
+SET_RATE_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+)
+# A free call that is not answered says as much as a refusal: the next one follows after the pause.
+KEY_ACCEPTED_WITHIN = timedelta(minutes=3)
+KEY_ACCEPTED_RETRY = RetryPolicy(maximum_attempts=2)
+# A probe takes a claim and a create, for which references are signed. After that, the next job probes.
+PROBE_GRACE = timedelta(minutes=10)
+# Jobs that reported a refusal while it was fresh; any of them can probe.
+MOST_PROBERS = 20
+# The longest pause between two probes, in times of the first: an hour, by default.
+LONGEST_PROBE_PAUSE = 120
+# After a reopening, the rate rises by these shares of the configured one, so that creates that are refused once more
+# are few. Each step takes so many times the first probe's pause: a minute, by default.
+RAMP = (0.1, 0.25, 0.5)
+RAMP_STEP = 2
+
 # GET: one short request, free, so repeated until the provider is back.
 OBSERVE_TIMEOUT = timedelta(seconds=60)
 OBSERVE_RETRY = RetryPolicy(

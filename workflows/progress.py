@@ -194,6 +194,11 @@ class Progress:
         retries = self._retries
         return await until(lambda: condition() or self._retries != retries, within, summary)
 
+    @property
+    def retries(self) -> int:
+        """How often an operator asked this run to try at once."""
+        return self._retries
+
     def retry(self) -> None:
         """Have what is waited for tried at once, for an operator: every wait ends."""
         self._retries += 1

@@ -11,6 +11,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.contract import Carried
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
+    from workflows.behind_gate import BehindGate
     from workflows.inbox import Inbox
     from workflows.progress import Progress
     from workflows.steps import Steps
@@ -18,7 +19,11 @@ with workflow.unsafe.imports_passed_through():
 
 
 class Sending:
-    """Have the paid POST sent, and show the outcome."""
+    """Have the paid POST sent, and show the outcome.
+
+    Attributes:
+        gate: What the job knows of the gate of its queue.
+    """
 
     def __init__(self, steps: Steps, inbox: Inbox, progress: Progress, carried: Carried) -> None:
         self._steps = steps
@@ -28,20 +33,28 @@ class Sending:
         self._not_sent_since = carried.not_sent_since
         self._withdrawn = 0
         self._passing = 0
+        self.gate = BehindGate(steps, progress, carried)
 
     async def send(self, attempt: int, media: tuple[Medium, ...], *, placed: bool) -> CreateResult:
         """Have the create sent, unless a cancel or a task of the job comes before a worker starts with it."""
-        self._progress.enter("creating")
+        is_probe = self.gate.begin_create()
+        self._progress.enter("waiting" if self.gate.holds and not is_probe else "creating")
         self._inbox.creating = attempt
         asked = self._inbox.asked
+        doubt = self._inbox.unchecked
         create = self._steps.start_create(
-            attempt, self._not_sent, media, self._inbox.unchecked, self._passing, placed=placed
+            attempt, self._not_sent, media, doubt, self._passing, placed=placed, is_probe=is_probe
         )
         try:
             # A name withdraws one create at most: one that nobody can be asked for would hold up the job for ever.
             listens = self._withdrawn < policies.MOST_WITHDRAWALS
             await until(
-                lambda: create.done() or self._inbox.interrupts or (listens and bool(self._inbox.asked - asked))
+                lambda: (
+                    create.done()
+                    or self._inbox.interrupts
+                    or (listens and bool(self._inbox.asked - asked))
+                    or self.gate.wants_probe
+                )
             )
             if not create.done():
                 # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
@@ -54,6 +67,9 @@ class Sending:
                 self._progress.set_task(attempt, result.outcome.task_id)
             self._withdrawn = 0
         except ActivityError as error:
+            if error.started_event_id == 0 and self.gate.wants_probe:
+                self.gate.ask()
+                return CreateResult(kind="not_sent", message="withdrawn from the held queue, to be sent as the probe")
             if error.started_event_id == 0:
                 self._withdrawn += 1
                 result = CreateResult(kind="not_sent", message="withdrawn before a worker started it")
@@ -64,11 +80,15 @@ class Sending:
         if result.claim is not None and result.outcome is not None and not result.written:
             await self._steps.write_outcome(OutcomeInput(claim=result.claim, outcome=result.outcome))
         self._show(attempt, result)
+        # One that was withdrawn says nothing.
+        if result.claim is not None or result.kind not in {"not_sent", "conflict"}:
+            await self.gate.report(result)
         return result
 
     def carry(self, carried: Carried) -> Carried:
         """Add what the next run needs."""
-        return carried.model_copy(update={"not_sent": self._not_sent, "not_sent_since": self._not_sent_since})
+        carried = carried.model_copy(update={"not_sent": self._not_sent, "not_sent_since": self._not_sent_since})
+        return self.gate.carry(carried)
 
     def _show(self, attempt: int, result: CreateResult) -> None:
         self._passing = self._passing + 1 if result.passing else 0
@@ -103,4 +123,5 @@ class Sending:
             if patience_ends(since, seconds):
                 code = result.outcome.code if result.outcome is not None else ""
                 self._progress.need(messages.part_of_create(code), messages.advice_on_create(since, result.message))
-        await self._progress.wait(lambda: self._inbox.interrupts, seconds, "nothing was created; create again")
+        if result.kind == "conflict" or not self.gate.holds:  # else the next create waits in its queue
+            await self._progress.wait(lambda: self._inbox.interrupts, seconds, "nothing was created; create again")

@@ -12,6 +12,7 @@ from temporalio.types import MethodAsyncSingleParam, ParamType, ReturnType, Self
 
 with workflow.unsafe.imports_passed_through():
     from activities.create import CreateActivities, CreateInput, CreateResult
+    from activities.gate import GateActivities, ReportCreateInput
     from activities.ledger import (
         EndInput,
         EndResult,
@@ -36,6 +37,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.task_list import AskListerInput, TaskListActivities
     from seedance_temporal.contract import GenerateVideoInput, NamedTask, Queues, Resolve, ResolveAnswer
     from seedance_temporal.events import EventSource
+    from seedance_temporal.gate_contract import GateReport, probe_queue
     from seedance_temporal.job import Attention, JobError, VideoResult
     from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.ledger.facts import Listing
@@ -58,6 +60,7 @@ class Steps:
         self._job = job
         self._job_id = workflow.info().workflow_id
         self._queues = Queues(job.request.route)
+        self._create_queue = self._queues.create_for(job.request.resolution)
         self._progress = progress
         self._on_ledger = workflow.ActivityConfig(
             task_queue=self._queues.workflows,
@@ -162,9 +165,17 @@ class Steps:
         await self._insist(PlaceActivities.ask_for_place, input, "ask for a place at the provider", self._on_ledger)
 
     def start_create(
-        self, attempt: int, refusals: int, media: tuple[Medium, ...], doubt: str, passing: int, *, placed: bool
+        self,
+        attempt: int,
+        refusals: int,
+        media: tuple[Medium, ...],
+        doubt: str,
+        passing: int,
+        *,
+        placed: bool,
+        is_probe: bool,
     ) -> workflow.ActivityHandle[CreateResult]:
-        """Start the one activity that can send a paid POST."""
+        """Start the one activity that can send a paid POST; as the probe, where its queue is held."""
         return workflow.start_activity_method(
             CreateActivities.create_task,
             CreateInput(
@@ -180,11 +191,26 @@ class Steps:
                 passing=passing,
                 placed=placed,
             ),
-            task_queue=self._queues.create_for(self._job.request.resolution),
+            task_queue=probe_queue(self._create_queue) if is_probe else self._create_queue,
             start_to_close_timeout=timedelta(seconds=self._progress.context.create_seconds) + policies.CREATE_MARGIN,
             retry_policy=policies.CREATE_RETRY,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=f"POST create: attempt {attempt}, paid at most once",
+        )
+
+    async def report_create(self, report: GateReport) -> bool:
+        """Report a create to the gate of its queue; return whether the queue is held after a refusal.
+
+        Raises:
+            ActivityError: The gate cannot be reached.
+        """
+        return await workflow.execute_activity_method(
+            GateActivities.report_create,
+            ReportCreateInput(queue=self._create_queue, report=report),
+            task_queue=self._queues.workflows,
+            schedule_to_close_timeout=policies.REPORT_WITHIN,
+            retry_policy=policies.REPORT_RETRY,
+            summary=f"report to the gate of {self._create_queue}: {report.answer}",
         )
 
     # Task

@@ -44,6 +44,7 @@ from seedance_temporal.cli.output import (
     print_outlook,
     print_timeline,
 )
+from seedance_temporal.cli.pause import holds_of, pause, print_holds, unpause
 from seedance_temporal.cli.report import report
 from seedance_temporal.cli.runtime import (
     UNWRITABLE,
@@ -119,6 +120,7 @@ async def show(
         )
     failing = await found.failing()
     place = await found.place() if state.phase == "waiting" else None
+    hold = await found.held()
     if not as_json:
         print_timeline(state)
         if place is not None and place.before is not None and place.limit is not None:
@@ -126,9 +128,15 @@ async def show(
                 f"[dim]place     [/] {place.taken:,} of {place.limit:,} taken at the provider; "
                 f"{place.before:,} jobs get one before this job"
             )
+        print_holds([hold] if hold is not None else [], out)
         for step in failing:
             out.print(f"[yellow]failing    {plain(step)}[/]")
-    return finish(state, as_json, DONE, names_show=False, failing=failing, place=place and place.model_dump())
+    more = {
+        "failing": failing,
+        "place": place.model_dump() if place is not None else None,
+        "held": hold.model_dump(mode="json") if hold is not None else None,
+    }
+    return finish(state, as_json, DONE, names_show=False, **more)
 
 
 @app.command()
@@ -158,7 +166,8 @@ async def list_jobs(
         if given is not None and given not in known:
             raise typer.BadParameter(f"there is no {option} {given!r}; there are {', '.join(known)}")
     require_order(since, until)
-    found = await (await VideoJobs.connect()).list(
+    jobs = await VideoJobs.connect()
+    found = await jobs.list(
         user=user,
         phase=phase,
         attention=attention,
@@ -169,6 +178,8 @@ async def list_jobs(
         is_open=is_open,
         limit=limit,
     )
+    routes = {job.route for job in found if not job.closed_at} | ({route} if route else set())
+    print_holds(await holds_of(jobs, routes), err if as_json else out)
     if as_json:
         print_json([document(job) for job in found])
     for job in () if as_json else found:
@@ -292,5 +303,5 @@ def main() -> None:
 
 
 app.command("adopt-file")(adopt_file)
-for each in (check, models, batch, audit, report, watch):
+for each in (check, models, batch, audit, report, watch, pause, unpause):
     app.command()(each)

@@ -16,12 +16,15 @@ from typer import Argument, Option
 from seedance_temporal.cli.live import table_of
 from seedance_temporal.cli.options import UserOption
 from seedance_temporal.cli.output import DONE, SHOW, out, print_table
+from seedance_temporal.cli.pause import holds_of
 from seedance_temporal.cli.report_table import exposure
 from seedance_temporal.cli.runtime import command
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.gate_contract import Hold
 from seedance_temporal.job import JobState
 from seedance_temporal.reports.figures import accounts_of, figures
+from seedance_temporal.urls import printable
 
 # The visibility store lags by about as much.
 _EVERY_SECONDS = 2.0
@@ -38,24 +41,26 @@ async def watch(
     """Show all open jobs until none is open, those that need an operator first. Ctrl-C does not stop the jobs."""
     jobs = await VideoJobs.connect()
     draws = out.is_terminal and not once
-    printed = None
+    printed: set[object] | None = None
     with Live(console=out, auto_refresh=False, vertical_overflow="crop") if draws else nullcontext() as live:
         while True:
             # Read each time: a batch that is still submitting adds to it.
             job_ids = job_ids_of(results) if results is not None else None
             found = await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
-            states = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
+            holds = await holds_of(jobs, (job.route for job in found))
+            states: set[object] = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
+            states |= set(map(str, holds))
             if live is not None:
-                live.update(_shown(found), refresh=True)
+                live.update(_shown(found, holds), refresh=True)
             elif states != printed:
-                print_table(_shown(found))
+                print_table(_shown(found, holds))
                 printed = states
             if once or not found:
                 return DONE
             await asyncio.sleep(_EVERY_SECONDS)
 
 
-def _shown(found: list[JobState]) -> RenderableType:
+def _shown(found: list[JobState], holds: list[Hold]) -> RenderableType:
     if not found:
         return Text("No job is open.")
     waiting = sum(job.attention is not None for job in found)
@@ -64,7 +69,7 @@ def _shown(found: list[JobState]) -> RenderableType:
         count += f", {waiting:,} of them need an operator; for advice: {SHOW} JOB"
     if can_cost := exposure(figures(accounts_of(found))):
         count += f"; {can_cost}"
-    return Group(Text(count), table_of(found))
+    return Group(Text(count), *(Text(printable(str(hold)), style="yellow") for hold in holds), table_of(found))
 
 
 def job_ids_of(results: Path) -> set[str]:

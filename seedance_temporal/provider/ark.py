@@ -27,7 +27,7 @@ from seedance_temporal.provider.answers import (
     is_usable_id,
     read_answer,
 )
-from seedance_temporal.provider.refusals import attention_of, can_pass, retry_after, seconds_until_reset
+from seedance_temporal.provider.refusals import attention_of, can_pass, is_for_all, retry_after, seconds_until_reset
 from seedance_temporal.provider.task import MOST, FailureClass, is_task_id, parse_task, quoted_id, refusal_class
 from seedance_temporal.proxies import proxy_for, usual_tls
 from seedance_temporal.urls import redacted
@@ -62,6 +62,7 @@ class CreateAnswer:
         passing: With ``refused``: whether the same request can pass a few minutes later.
         retry_after: Seconds, where the provider names them.
         reset_in: Seconds until a quota is renewed, where the provider names that time.
+        for_all, over_rate: With ``not_sent``: whether all creates are refused; whether by a 429 for rate or load.
     """
 
     kind: Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
@@ -73,6 +74,8 @@ class CreateAnswer:
     passing: bool = False
     retry_after: float | None = None
     reset_in: float | None = None
+    for_all: bool = False
+    over_rate: bool = False
 
     @property
     def reached_nobody(self) -> bool:
@@ -238,13 +241,14 @@ class Ark:
                 passing = can_pass(code, message)
                 return CreateAnswer("refused", code, message, failure_class=refusal_class(code), passing=passing)
             case 401 | 403 | 429:
+                attention = attention_of(status, code, message)
                 return CreateAnswer(
-                    "not_sent",
-                    code,
-                    message,
-                    attention=attention_of(status, code, message),
+                    *("not_sent", code, message),
+                    attention=attention,
                     retry_after=retry_after(answer.headers),
                     reset_in=seconds_until_reset(message),
+                    for_all=is_for_all(status, code, message),
+                    over_rate=status == 429 and attention is None,
                 )
             case _:
                 return CreateAnswer("unknown", code, message)

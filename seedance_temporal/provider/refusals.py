@@ -18,6 +18,9 @@ _LONGEST_RESET = timedelta(days=32)
 # Where the provider asks a client not to send again at once.
 _PAUSE_IF_ASKED = 60.0
 _TRIAL = "trial"
+# Not the provider's own name, ModelArk.
+_NAMES_MODEL = re.compile(r"\b(model|endpoint)s?\b", re.IGNORECASE)
+_CLOSED_ACCOUNT = ("AccountOverdueError", "OperationDenied.Service")
 _RESET = re.compile(
     r"reset at (\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?)(?:\.\d{1,9})?\s?"
     r"(?:(Z|CST)\b|(?:UTC|GMT)?([+-]\d{1,2})?(?::?(\d{2}))?\b)",
@@ -36,6 +39,22 @@ def attention_of(status: int, code: str, message: str) -> Attention | None:
     if status == 403 or code.startswith(("SetLimitExceeded", "AccountQuotaExceeded")) or used_up:
         return "account"
     return "account" if status == 429 and reset_of(message) is not None else None
+
+
+def is_for_all(status: int, code: str, message: str) -> bool:
+    """Return whether a refusal of one create says that every other would be refused as well.
+
+    A refused key does, an account that is overdue, and a quota or a spending cap that is used up. What a permission, a
+    storage role, or a message that names a model is about, is not known: another create can pass, and must not wait.
+    429s for the rate or the load do so only in a row: :class:`activities.create.CreateActivities` counts them.
+    """
+    if status == 401:
+        return True
+    if _NAMES_MODEL.search(message):
+        return False
+    if status == 403:
+        return code.startswith(_CLOSED_ACCOUNT)
+    return status == 429 and attention_of(status, code, message) is not None
 
 
 def reset_of(message: str) -> datetime | None:

@@ -338,6 +338,7 @@ async def test_account_refusal_is_not_retried_at_once(
     await world.ark.fault("create", fault, **fields)
     result = await world.create()
     assert (result.kind, result.attention, result.written) == ("not_sent", attention, True)
+    assert result.for_all
     assert (len(await world.posts()), (await world.fact("outcome"))["kind"]) == (1, "not_sent")
     assert result.wait_seconds >= 30
 
@@ -349,8 +350,23 @@ async def test_quota_is_waited_for(world: World) -> None:
     result = await world.create()
     assert (result.kind, result.attention) == ("not_sent", "account")
     assert 5 * 3600 - 60 <= result.wait_seconds <= 5 * 3600 + 60, "jitter is small beside it"
+    assert result.for_all
+    assert abs(present(result.reset_at) - renewed) < timedelta(seconds=60)
     assert "It will reset at" in result.message
     assert result.message.endswith(f"retry {world.job_id} ends the wait")
+
+
+@pytest.mark.parametrize(("refusals", "for_all"), [(0, False), (1, False), (2, True), (3, True)])
+async def test_third_429_in_a_row_concerns_all(world: World, refusals: int, for_all: bool) -> None:
+    await world.ark.fault("create", "429", times=None, retry_after=0)
+    result = await world.create(refusals=refusals)
+    assert (result.kind, result.attention, result.for_all) == ("not_sent", None, for_all)
+
+
+async def test_other_failure_in_a_row_concerns_nobody_else(world: World) -> None:
+    await world.ark.fault("create", "403", code="AccessDenied")
+    result = await world.create(refusals=5)
+    assert (result.kind, result.attention, result.for_all) == ("not_sent", "account", False)
 
 
 @pytest.mark.parametrize("message", ["Resource download failed: content[1].", "Timeout while fetching resource."])

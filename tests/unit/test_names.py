@@ -7,12 +7,14 @@ from typing import Any, get_args
 import pytest
 from temporalio import activity, workflow
 
-from activities import create, ledger, limits, places, poll, recover, references, store, task_list
+from activities import create, gate, ledger, limits, places, poll, recover, references, store, task_list
 from seedance_temporal.contract import Queues
 from seedance_temporal.events import EventName, EventSource
+from seedance_temporal.gate_contract import gate_id, probe_queue
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.job import Attention, Phase
 from seedance_temporal.ledger.store import KINDS
+from workflows.create_gate import CreateGate
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
@@ -20,8 +22,8 @@ from workflows.places import Places
 
 ACTIVITIES = """
 answer_jobs ask_for_place ask_later ask_lister cancel_task check_places check_references create_task
-follow_known_task get_task identify_task list_page open_tasks read_ledger reserve_quota resolve_attempt
-settle_absent store_video why_not_stored write_end write_outcome
+follow_known_task get_task identify_task is_key_accepted list_page open_tasks read_ledger report_create reserve_quota
+resolve_attempt set_create_rate settle_absent store_video why_not_stored write_end write_outcome
 """
 EVENTS = """
 attempt_absent attempt_claimed attempt_settled attention_raised attention_settled callback_received cancel_answered
@@ -38,7 +40,7 @@ video_at_risk
 
 
 def test_activity_names() -> None:
-    modules = (create, ledger, limits, places, poll, recover, references, store, task_list)
+    modules = (create, gate, ledger, limits, places, poll, recover, references, store, task_list)
     classes = [one for module in modules for one in vars(module).values() if isinstance(one, type)]
     calls = {call for one in classes for call in vars(one).values() if callable(call)}
     found = [activity._Definition.from_callable(call) for call in calls]
@@ -51,9 +53,10 @@ def test_activity_names() -> None:
         (
             GenerateVideo,
             "GenerateVideo",
-            {"task_changed", "listed", "place_granted", "retry", "cancel", "resolve"},
+            {"task_changed", "listed", "place_granted", "retry", "cancel", "resolve", "probe"},
             {"state", "cancel_outcome", "resolution"},
         ),
+        (CreateGate, "CreateGate", {"reported", "pause", "unpause"}, set()),
         (LateTasks, "LateTasks", {"task_changed"}, set()),
         (ListTasks, "ListTasks", {"listing_requested"}, set()),
         (Places, "Places", {"places_asked", "place_freed"}, {"place"}),
@@ -86,6 +89,13 @@ def test_queue_names() -> None:
 )
 def test_literals(names: object, pinned: str) -> None:
     assert set(get_args(names)) == set(pinned.split())
+
+
+def test_names_of_a_gate() -> None:
+    queues = Queues("byteplus")
+    assert queues.creates == ("seedance-byteplus-create", "seedance-byteplus-create-4k")
+    assert gate_id(queues.create) == "seedance-byteplus-create-gate"
+    assert probe_queue(queues.create_4k) == "seedance-byteplus-create-4k-probe"
 
 
 def test_ledger_objects() -> None:

@@ -14,6 +14,7 @@ from seedance_temporal.provider.refusals import (
     advice_on,
     attention_of,
     can_pass,
+    is_for_all,
     reset_of,
     retry_after,
     seconds_until_reset,
@@ -146,3 +147,27 @@ def test_any_answer_has_a_meaning(message: str, headers: dict[str, str]) -> None
     assert reset is None or 0 < reset <= timedelta(days=32).total_seconds()
     assert attention_of(429, message, message) in {None, "account"}
     assert isinstance(advice_on(message, message), str)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "expected"),
+    [
+        (401, "AuthenticationError", "The API key is missing or invalid.", True),
+        (401, "InvalidAccountStatus", "no", True),
+        (403, "AccountOverdueError", "Your ModelArk account has an overdue balance.", True),
+        (403, "OperationDenied.ServiceOverdue", "no", True),
+        (403, "OperationDenied.TosAccessDenied", "no", False),
+        (403, "AccessDenied", "no", False),
+        (429, "SetLimitExceeded", "The account has reached its limit.", True),
+        (429, "SetLimitExceeded", "Your account has reached the limit for the [seedance] model.", False),
+        (429, "AccountQuotaExceeded", "no", True),
+        (429, "QuotaExceeded", QUOTA.format("2126-11-30 08:00:00 UTC."), True),
+        (429, "QuotaExceeded", "The queue is full.", False),
+        (429, "RateLimitExceeded", "no", False),
+        (429, "ServerOverloaded", "no", False),
+        (404, "ModelNotOpen", "no", False),
+        (400, "InvalidParameter", "no", False),
+    ],
+)
+def test_refusal_for_all(status: int, code: str, message: str, expected: bool) -> None:
+    assert is_for_all(status, code, message) is expected

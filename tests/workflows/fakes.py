@@ -12,6 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateInput, CreateResult
+from activities.gate import CreateRateInput, ReportCreateInput
 from activities.ledger import EndInput, EndResult, OutcomeInput, ReadLedgerInput, ReadLedgerResult, RunContext
 from activities.limits import QuotaInput, QuotaResult
 from activities.places import CheckInput, CheckResult, TasksInput, TasksResult
@@ -182,6 +183,13 @@ class FakeActivities:
         page: Page = await self._answer(input)
         return page.model_copy(update={"asked_at": max(asked_at, page.asked_at)})
 
+    @activity.defn(name="is_key_accepted")
+    async def is_key_accepted(self) -> bool:
+        accepted: bool = await self._answer(None)
+        return accepted
+
+    report_create = _planned("report_create", ReportCreateInput, bool)
+    set_create_rate = _planned("set_create_rate", CreateRateInput, None)
     write_outcome = _planned("write_outcome", OutcomeInput, None)
     write_end = _planned("write_end", EndInput, EndResult)
     reserve_quota = _planned("reserve_quota", QuotaInput, QuotaResult)

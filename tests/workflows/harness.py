@@ -42,6 +42,7 @@ from seedance_temporal.contract import (
     TaskChanged,
 )
 from seedance_temporal.events import Event
+from seedance_temporal.gate_contract import probe_queue
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobDetail, JobError, JobState, VideoResult
 from seedance_temporal.ledger.facts import Listing
@@ -70,7 +71,7 @@ from tests.workflows.fakes import (
 from workers.build import WORKFLOWS
 from workers.read_ahead import NoReadAhead
 
-ALL_WORKERS = ("workflows", "ledger", "references", "create", "get", "list", "transfer")
+ALL_WORKERS = ("workflows", "ledger", "references", "create", "probe", "get", "list", "transfer")
 _LONGEST_SKIP = 600
 _numbers = itertools.count()
 
@@ -262,6 +263,7 @@ class Harness:
             "ledger": [
                 *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
                 *(fake.ask_lister, fake.settle_absent, fake.follow_known_task, fake.ask_later),
+                *(fake.report_create, fake.set_create_rate),
                 # These ask and signal Temporal alone, so they are the real ones.
                 StoreActivities(MemoryBucket(), Ark("-", "-"), Settings()).why_not_stored,
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
@@ -271,16 +273,21 @@ class Harness:
             "references": [fake.check_references],
             "create": [fake.create_task],
             "create_4k": [fake.create_task],
-            "get": [fake.check_places, fake.get_task, fake.cancel_task, fake.identify_task, fake.resolve_attempt],
+            "probe": [fake.create_task],
+            "get": [
+                *(fake.get_task, fake.cancel_task, fake.identify_task, fake.resolve_attempt),
+                *(fake.check_places, fake.is_key_accepted),
+            ],
             "list": [fake.list_page],
             "transfer": [fake.store_video],
         }
+        names_of_queues = vars(queues) | {"ledger": queues.workflows, "probe": probe_queue(queues.create)}
         for name in names or ALL_WORKERS:
             runs = name == "workflows"
             worker = Worker(
                 # One client cannot serve a queue twice, and the ledger's activities share that of the workflows.
                 self.client,
-                task_queue=getattr(queues, "workflows" if name == "ledger" else name),
+                task_queue=names_of_queues[name],
                 workflows=WORKFLOWS if runs else [],
                 activities=activities[name],
                 no_remote_activities=runs,

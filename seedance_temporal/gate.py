@@ -1,0 +1,146 @@
+"""Hold the creates of a route by the rate of their queues, and say why they are held.
+
+A rate that is set through Temporal's API wins over that of the workers, and outlives them. The gate, a workflow, sets
+it back; docs/explanation/decisions/0010-creates-wait-in-their-queue.md says why.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import RateLimit, TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, UpdateTaskQueueConfigRequest
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import Priority, WorkflowIDConflictPolicy
+from temporalio.service import RPCError
+
+from seedance_temporal.connection import is_unknown_workflow
+from seedance_temporal.contract import Queues
+from seedance_temporal.gate_contract import (
+    GATE,
+    MEMO_HOLD,
+    SIGNAL_PAUSE,
+    SIGNAL_UNPAUSE,
+    GateInput,
+    Hold,
+    Pause,
+    gate_id,
+    probe_queue,
+)
+
+_ACTIVITIES = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+
+
+async def set_rate(client: Client, queue: str, per_second: float | None, why: str = "") -> None:
+    """Set the rate of a queue of activities; None gives it back to the workers' own.
+
+    Raises:
+        RPCError: Temporal does not answer, or does not allow it.
+    """
+    request = UpdateTaskQueueConfigRequest(
+        namespace=client.namespace, identity=client.identity, task_queue=queue, task_queue_type=_ACTIVITIES
+    )
+    request.update_queue_rate_limit.reason = why
+    if per_second is not None:
+        request.update_queue_rate_limit.rate_limit.CopyFrom(RateLimit(requests_per_second=per_second))
+    await client.workflow_service.update_task_queue_config(request, retry=True)
+
+
+async def is_held(client: Client, queue: str) -> bool:
+    """Return whether the rate of a queue is 0.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    limit = await _limit(client, queue)
+    return bool(limit.HasField("rate_limit") and limit.rate_limit.requests_per_second == 0)
+
+
+async def hold_of(client: Client, queue: str) -> Hold | None:
+    """Return why a queue of creates is held or slowed down; None where it is open.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    limit = await _limit(client, queue)
+    if not limit.HasField("rate_limit"):
+        return None
+    hold = await _hold_of_gate(client, queue)
+    if hold is not None or limit.rate_limit.requests_per_second > 0:
+        return hold
+    # No worker has read the pause yet, or an operator has set the rate by hand.
+    set_by = limit.metadata
+    since = set_by.update_time.ToDatetime(UTC)
+    return Hold(queue=queue, kind="paused", why=set_by.reason, since=since, by=set_by.update_identity)
+
+
+async def pause(client: Client, route: str, why: str) -> None:
+    """Hold the creates of a route until they are unpaused.
+
+    Raises:
+        RPCError: Temporal does not answer, or does not allow it.
+    """
+    begun = Pause(why=why, by=client.identity, since=datetime.now(UTC))
+    for queue in Queues(route).creates:
+        # By the caller, at once: while no worker runs the gate, its start would race with that of the creates.
+        for held in (queue, probe_queue(queue)):
+            await set_rate(client, held, 0, why)
+        await signal_gate(client, route, queue, SIGNAL_PAUSE, begun)
+
+
+async def unpause(client: Client, route: str) -> None:
+    """End a pause. What the provider has closed stays held.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    for queue in Queues(route).creates:
+        await signal_gate(client, route, queue, SIGNAL_UNPAUSE)
+
+
+async def signal_gate(client: Client, route: str, queue: str, signal: str, *args: Any) -> WorkflowHandle[Any, None]:
+    """Signal the gate of a queue, and return its run; start it where none runs.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    return await client.start_workflow(
+        GATE,
+        GateInput(route=route, queue=queue),
+        id=gate_id(queue),
+        task_queue=Queues(route).workflows,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        start_signal=signal,
+        start_signal_args=args,
+        # Before the jobs that wait for a worker: each of them may be about to be refused.
+        priority=Priority(priority_key=1),
+        static_summary=f"holds the creates of {queue}",
+    )
+
+
+async def _limit(client: Client, queue: str) -> Any:
+    """Return the rate limit in the configuration of a queue; without one, it is empty."""
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=queue),
+        task_queue_type=_ACTIVITIES,
+        report_config=True,
+    )
+    answer = await client.workflow_service.describe_task_queue(request, retry=True)
+    return answer.config.queue_rate_limit
+
+
+async def _hold_of_gate(client: Client, queue: str) -> Hold | None:
+    try:
+        gate = await client.get_workflow_handle(gate_id(queue)).describe()
+    except RPCError as error:
+        if not is_unknown_workflow(error):
+            raise
+        return None
+    if gate.status is not WorkflowExecutionStatus.RUNNING:
+        return None
+    optional: Any = Hold | None
+    hold: Hold | None = await gate.memo_value(MEMO_HOLD, default=None, type_hint=optional)
+    return hold

@@ -1,0 +1,94 @@
+"""An account that is closed for a day with many jobs waiting: few requests are refused, and every video is stored.
+
+The day is scaled by the time until the first probe: 86,400 s at 30 s are 2,880 times that, so 288 s at 0.1 s. Pauses
+double up to 120 times it, whatever it is, so the number of probes in a scaled day is that of a real one, as far as the
+machine is quick enough: a timer of Temporal takes a second at least, which makes probes fewer, and the first ones, of
+0.1 to 0.8 s, as long as that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from dev.stack import Stack, running_stack
+from seedance_temporal import VideoJob
+from tests.e2e.requests import a_request
+from tests.faults.report import AddRow
+from tests.support import polling
+
+PROBE_SECONDS = 0.1
+A_DAY = 86_400 / 30 * PROBE_SECONDS
+MOST_REFUSED = 200
+PER_MINUTE = 240
+SIDE_BY_SIDE = 20
+
+
+@pytest.mark.timeout(600)
+async def test_closed_account_smoke(report: AddRow) -> None:
+    await close_for(jobs=30, seconds=10, report=report)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+async def test_account_closed_for_a_day(report: AddRow) -> None:
+    await close_for(jobs=1_000, seconds=A_DAY, report=report)
+
+
+async def close_for(*, jobs: int, seconds: float, report: AddRow) -> None:
+    """Close the account, submit jobs, open it after a time, and check what the provider got."""
+    settings = {"SEEDANCE_CREATES_PER_MINUTE": str(PER_MINUTE), "SEEDANCE_PROBE_SECONDS": str(PROBE_SECONDS)}
+    limit = ("--set", f"create_per_minute={PER_MINUTE}")
+    async with running_stack(speed=60, settings=settings, ark_options=limit) as stack:
+        await stack.ark.set_standing("byteplus", "AccountOverdueError")
+        began = time.time()
+        submitted = await submit(stack, jobs)
+        await polling.until(lambda: stack.jobs.held("byteplus"), "creates are held", seconds=120)
+        await asyncio.sleep(began + seconds - time.time())
+        refused = [entry for entry in await stack.ark.ledger() if not entry.committed]
+        waited = time.time() - began
+        await stack.ark.set_standing("byteplus", "ok")
+        opened = time.time()
+        await stored(submitted, within=jobs + 300)
+        entries = await stack.ark.ledger()
+        created = [entry for entry in entries if entry.committed]
+        late = [entry for entry in entries if not entry.committed and entry.time >= opened]
+        row = {
+            "jobs": jobs,
+            "closed for": f"{waited:.0f} s",
+            "refused": len(refused),
+            "created": len(created),
+            "refused after the reopening": len(late),
+            "creates in each tenth second": per_ten_seconds([entry.time - opened for entry in created]),
+        }
+        report("An account that is closed with jobs waiting", row)
+        assert len(refused) <= min(MOST_REFUSED, jobs), row
+        assert len(created) == jobs, row
+        assert len({entry.body["safety_identifier"] for entry in created}) == jobs, "one paid POST each"
+        assert len(late) <= jobs / 100 + 2, row
+
+
+async def submit(stack: Stack, count: int) -> list[VideoJob]:
+    side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)
+
+    async def one() -> VideoJob:
+        async with side_by_side:
+            return await stack.jobs.submit(a_request())
+
+    return list(await asyncio.gather(*(one() for _ in range(count))))
+
+
+async def stored(jobs: list[VideoJob], within: float) -> None:
+    """Wait for each job's video."""
+    async with asyncio.timeout(within):
+        for job in jobs:
+            await job.result()
+
+
+def per_ten_seconds(times: list[float]) -> str:
+    counts = [0] * (int(max(times) // 10) + 1)
+    for at in times:
+        counts[int(at // 10)] += 1
+    return " ".join(map(str, counts))
