@@ -27,7 +27,7 @@ _JOB_ID_PREFIX = re.compile(rf"{_PREFIX}[0-9a-f]{{6,64}}")
 # Exactly these code points: languages differ in their white space, and so would the hashes.
 _WHITE_SPACE = re.compile("[\u0009-\u000d\u0020\u00a0\u3000]+")
 # None of these changes the video or its price.
-_NOT_PART_OF_THE_IDENTITY = {"rights", "priority", "execution_expires_after"}
+_NOT_PART_OF_THE_IDENTITY = {"rights", "priority", "execution_expires_after", "labels"}
 
 
 def canonical_json(request: VideoRequest) -> bytes:
