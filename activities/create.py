@@ -27,6 +27,7 @@ from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.drafts import NoDraft, draft_task
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
+from seedance_temporal.ledger.settling import settle
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal
 from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
@@ -105,6 +106,7 @@ class CreateResult(Shape):
         attention: The problem that an operator must settle before a create can succeed.
         passing: With ``not_sent``: whether the provider refused it for a reason that can pass.
         wait_seconds: Seconds until the first poll of the task, or until the next create.
+        over_budget: With ``not_sent``: whether a budget must be waited for, which is no failure.
     """
 
     kind: Literal["created", "refused", "not_sent", "unknown", "conflict", "impossible"]
@@ -116,6 +118,7 @@ class CreateResult(Shape):
     message: str = ""
     passing: bool = False
     wait_seconds: float = 0
+    over_budget: bool = False
 
 
 class Deadline:
@@ -158,12 +161,15 @@ class CreateActivities:
         try:
             # Also here: a job can have waited for its create since before a limit was set.
             async with asyncio.timeout(_LIMITS_SECONDS):
-                refusal = await self._limits.reserve(input.job_id, input.request)
+                reserved = await self._limits.reserve(input.job_id, input.request)
         except Exception as error:
             unread = _failure("limits_unknown", "the limits on spending cannot be read", error)
             return self._before_claim(input, claim, unread)
-        if isinstance(refusal, Refusal):
-            return _impossible(refusal.code, refusal.message)
+        if isinstance(reserved, Refusal):
+            if self._limits.is_waited_for(reserved):
+                return CreateResult(kind="not_sent", message=reserved.message, over_budget=True)
+            return _impossible(reserved.code, reserved.message)
+        claim = claim.model_copy(update={"reserved": reserved.reference})
         try:
             async with asyncio.timeout(_DRAFT_SECONDS):
                 draft = await self._draft_task(input.request)
@@ -259,6 +265,8 @@ class CreateActivities:
         if answer.kind == "not_sent":
             return self._not_sent(input, claim, answer, outcome, written=written)
         if written:
+            if answer.kind == "refused":
+                await settle(self._ledger, claim.job_id, self._settings)
             # It can name thousands of objects, and the run needs none of them.
             outcome = outcome.model_copy(update={"ledger": ()})
         return CreateResult(

@@ -131,6 +131,11 @@ class ObjectNames:
         return self.of_task(task_id, f"verified-{b64decode(crc32c, validate=True).hex()}.json")
 
 
+def limits_folder(prefix: str, day: str) -> str:
+    """Return the common start of the names of a day's log of spending, such as of ``2026-11-22``."""
+    return f"{prefix}/limits/{day}/"
+
+
 def user_hash(user_id: str) -> str:
     """Return a user's pseudonym, for the provider's tasks and Temporal: 16 hex digits of the SHA-256.
 

@@ -45,6 +45,7 @@ class Progress:
         self._provider_status: str | None = None
         self._awaited: str | None = None
         self._continues_at: datetime | None = None
+        self._waits_for: str | None = None
         self._billed: tuple[Cost, int | None] = (UNKNOWN, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
@@ -173,6 +174,13 @@ class Progress:
         self._show()
         return met
 
+    async def wait_for_budget(self, condition: Callable[[], bool], seconds: float, budget: str) -> None:
+        """Wait as :meth:`wait` does, and show which budget is waited for."""
+        self._waits_for = budget
+        await self.wait(condition, seconds, "budget, looked at again")
+        self._waits_for = None
+        self._show()
+
     async def until(
         self, condition: Callable[[], bool], within: timedelta | None = None, summary: str | None = None
     ) -> bool:
@@ -273,6 +281,7 @@ class Progress:
             detail=JobDetail(
                 request=self._request,
                 provider_status=self._provider_status,
+                waits_for=self._waits_for,
                 continues_at=self._continues_at,
                 advice=self._advice,
                 warnings=self.warnings,

@@ -202,7 +202,8 @@ def test_half_a_surrogate_pair_in_json() -> None:
 def test_repeated_field_is_reported() -> None:
     text = (
         json.dumps(TEXT)[:-1] + ', "duration": 5, "duration": 15, "rights": {"consent_reference": "a", '
-        '"consent_reference": "b"}, "labels": {"a": "x", "a": "y"}, "references": [{"url": "asset://a", "role": "first_frame", "url": "asset://a"}]}'
+        '"consent_reference": "b"}, "labels": {"a": "x", "a": "y"}, '
+        '"references": [{"url": "asset://a", "role": "first_frame", "url": "asset://a"}]}'
     )
     assert {*wrong_json(text)} == {"duration", "rights.consent_reference", "labels", "references[0].url"}
     assert {*wrong_json(json.dumps(TEXT)[:-1] + ', "take": 1, "take": null}')} == {"take"}
