@@ -164,7 +164,7 @@ class ResubmitGrant(Fact):
 
 
 class ActualCost(Fact):
-    """The cost of the create that a quota entry allowed, in USD: 0 where nothing is billed. ``at``: when it was said."""
+    """The cost of the create that a quota entry allowed, in USD: 0 where nothing is billed. ``at``: of its writing."""
 
     usd: float = Field(ge=0)
     at: Moment

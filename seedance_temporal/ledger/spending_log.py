@@ -23,8 +23,8 @@ from seedance_temporal.storage.bucket import Bucket, as_json
 
 MICRO = 1_000_000
 _NUMBERED = re.compile(r"[0-9]{6,}\.json")
-# Entries of others that are read at once, where a worker finds that it is behind.
-_MOST_READ_AT_ONCE = 32
+_DIGITS = 6
+_BLOCK = 100
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -104,9 +104,11 @@ class SpendingLog:
         """Read the entries that this process does not know."""
         since = time.monotonic()
         if self.entries:
-            await self._read_after(len(self.entries))
+            while await self._read_block():
+                pass
         else:
-            await self._read_all()
+            # From the beginning, what must not be in it is seen as well.
+            await self._read(await self._list(1))
         self.read_since = since
 
     async def read_actual(self) -> None:
@@ -119,51 +121,49 @@ class SpendingLog:
                 self.actual[number] = micro
         self.corrected_since = since
 
-    async def _read_all(self) -> None:
-        """Read a log from its beginning: what must not be in it is seen in a listing alone."""
-        numbers = [self._number(stored.name, self._log) for stored in await self._bucket.list(self._log)]
-        if numbers != list(range(1, len(numbers) + 1)):
-            missing = min(set(range(1, len(numbers) + 1)) - set(numbers))
-            raise LedgerDamaged(self._bucket.name, self._name(missing), "is missing: put it back")
-        for number, entry in zip(numbers, await asyncio.gather(*map(self._entry, numbers)), strict=True):
-            if entry is None:
-                raise FileNotFoundError(f"{self._name(number)} was listed, and cannot be read")
-            self._take(number, entry)
+    async def _list(self, first: int, beginning: str = "") -> list[int]:
+        """List the numbers of entries from one on, of those whose names begin so; none of them may be missing."""
+        listed = await self._bucket.list(self._log + beginning)
+        numbers = [number for stored in listed if (number := self._number(stored.name, self._log)) >= first]
+        if missing := set(range(first, max(numbers, default=0) + 1)) - set(numbers):
+            raise LedgerDamaged(self._bucket.name, self._name(min(missing)), "is missing: put it back")
+        return numbers
 
-    async def _read_after(self, known: int) -> None:
-        """Read the entries after a number: without a listing, because a log of thousands takes several requests."""
-        at_once = 1
-        while True:
-            numbers = range(known + 1, known + at_once + 1)
-            for number, entry in zip(numbers, await asyncio.gather(*map(self._entry, numbers)), strict=True):
-                if entry is None:
-                    return
-                self._take(number, entry)
-            known, at_once = numbers[-1], min(2 * at_once, _MOST_READ_AT_ONCE)
+    async def _read_block(self) -> bool:
+        """Read the entries of the block that the next one is in; return whether there can be more in the block after.
+
+        A log of thousands takes several requests to be listed, and its newest block takes one.
+        """
+        first = len(self.entries) + 1
+        await self._read(await self._list(first, f"{first // _BLOCK:0{_DIGITS - 2}d}"))
+        return (len(self.entries) + 1) // _BLOCK > first // _BLOCK
+
+    async def _read(self, numbers: list[int]) -> None:
+        for number, entry in zip(numbers, await asyncio.gather(*map(self._entry, numbers)), strict=True):
+            self._take(number, entry)
 
     def _take(self, number: int, entry: QuotaEntry) -> None:
         self.entries[number] = entry
         self._keys[entry.key] = number
 
     def _name(self, number: int) -> str:
-        return f"{self._log}{number:06d}.json"
+        return f"{self._log}{number:0{_DIGITS}d}.json"
 
     def _number(self, name: str, folder: str) -> int:
         if not _NUMBERED.fullmatch(name.removeprefix(folder)):
             raise LedgerDamaged(self._bucket.name, name, "is no entry of a quota: move it away")
         return int(PurePosixPath(name).stem)
 
-    async def _entry(self, number: int) -> QuotaEntry | None:
-        content = await self._bucket.read(self._name(number))
-        return None if content is None else self._parsed(self._name(number), content, QuotaEntry)
+    async def _entry(self, number: int) -> QuotaEntry:
+        return await self._fact(self._name(number), QuotaEntry)
 
     async def _cost(self, name: str) -> int:
+        return round((await self._fact(name, ActualCost)).usd * MICRO)
+
+    async def _fact(self, name: str, model: type[_M]) -> _M:
         content = await self._bucket.read(name)
         if content is None:
             raise FileNotFoundError(f"{name} was listed, and cannot be read")
-        return round(self._parsed(name, content, ActualCost).usd * MICRO)
-
-    def _parsed(self, name: str, content: bytes, model: type[_M]) -> _M:
         try:
             return model.model_validate_json(content)
         except ValidationError:
