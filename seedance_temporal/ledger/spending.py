@@ -19,8 +19,8 @@ from seedance_temporal.limits import Budget, Refusal, budgets, usd
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 
-# From this share of a budget on, it is warned of.
-WARN_FROM = 0.8
+# From so much of a budget on, it is warned of.
+WARN_PERCENT = 80
 # What tasks have cost is read again after so many seconds, and always before a budget refuses.
 _CORRECTED_EVERY = 60.0
 # After midnight, workers whose clocks are behind can still add entries to the day before.
@@ -201,6 +201,7 @@ def _crossed(log: SpendingLog, entry: QuotaEntry, due: list[Budget], before: dic
     """Say of which budgets an entry that was just added crosses the share that is warned of."""
     for budget in due:
         used = before[budget] + log.used_by(budget.payer)
-        if used - entry.micro < WARN_FROM * budget.usd * MICRO <= used:
+        warned_from = round(budget.usd * MICRO) * WARN_PERCENT
+        if (used - entry.micro) * 100 < warned_from <= used * 100:
             use = BudgetUse(budget, used / MICRO, budget.ends(entry.at))
-            yield f"From this job on, {WARN_FROM:.0%} or more of a budget are used or reserved: {use}."
+            yield f"From this job on, {WARN_PERCENT}% or more of a budget are used or reserved: {use}."
