@@ -52,6 +52,18 @@ class Budget(NamedTuple):
         return (today.replace(day=28) + timedelta(days=4)).replace(day=1)
 
 
+class BudgetUse(NamedTuple):
+    """How much of a budget is used, in USD, and when the budget begins anew."""
+
+    budget: Budget
+    used: float
+    until: datetime
+
+    def __str__(self) -> str:
+        when = "today" if self.budget.period == "day" else "this month"
+        return f"{usd(self.used)} of {usd(self.budget.usd)} {when}: {self.budget}"
+
+
 def payers_of(request: VideoRequest) -> tuple[str, ...]:
     """Return the account and the labels that a request counts for."""
     labels = (request.labels or {}).items()

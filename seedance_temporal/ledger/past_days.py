@@ -52,16 +52,22 @@ class PastDays:
         self._logs: dict[date, SpendingLog] = {}
         self._reading = asyncio.Lock()
 
-    async def used(self, days: Collection[date], payers: Collection[str], now: datetime) -> Mapping[str, int]:
-        """Return what the days' entries count for, by account or label, in millionths of a USD."""
+    async def used(
+        self, days: Collection[date], payers: Collection[str], now: datetime, *, writes: bool
+    ) -> Mapping[str, int]:
+        """Return what the days' entries count for, by account or label, in millionths of a USD.
+
+        Args:
+            writes: Whether to settle old entries, and to write totals; a reader may not be allowed to.
+        """
         async with self._reading:
             first = min(days, default=now.date())
             self._totals = {day: total for day, total in self._totals.items() if day >= first}
             self._logs = {day: log for day, log in self._logs.items() if day >= first}
-            sums = await asyncio.gather(*(self._day(day, payers, now) for day in days))
+            sums = await asyncio.gather(*(self._day(day, payers, now, writes) for day in days))
         return {payer: sum(of_day.get(payer, 0) for of_day in sums) for payer in payers}
 
-    async def _day(self, day: date, payers: Collection[str], now: datetime) -> Mapping[str, int]:
+    async def _day(self, day: date, payers: Collection[str], now: datetime, writes: bool) -> Mapping[str, int]:
         log = self._logs.setdefault(day, SpendingLog(self._bucket, self._settings.seedance_prefix, day))
         is_due = time.monotonic() - log.corrected_since > _READ_EVERY
         total = await self._total(day) if is_due else self._totals.get(day)
@@ -70,7 +76,7 @@ class PastDays:
         if is_due:
             await log.read_on()
             await log.read_actual()
-            if total is None:
+            if total is None and writes:
                 await self._settle_and_total(log, now)
         return _sums(log)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from seedance_temporal.ledger.past_days import PastDays
 from seedance_temporal.ledger.spending_log import MICRO, QuotaEntry, SpendingLog
 from seedance_temporal.ledger.store import Ledger
-from seedance_temporal.limits import Budget, Refusal, budgets, usd
+from seedance_temporal.limits import Budget, BudgetUse, Refusal, budgets, usd
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 
@@ -39,18 +39,6 @@ class Reservation(NamedTuple):
     reference: str = ""
     used: str = ""
     warnings: tuple[str, ...] = ()
-
-
-class BudgetUse(NamedTuple):
-    """How much of a budget is used, in USD, and when the budget begins anew."""
-
-    budget: Budget
-    used: float
-    until: datetime
-
-    def __str__(self) -> str:
-        when = "today" if self.budget.period == "day" else "this month"
-        return f"{usd(self.used)} of {usd(self.budget.usd)} {when}: {self.budget}"
 
 
 def user_key(user_id: str) -> str:
@@ -79,7 +67,7 @@ class Spending:
             return Reservation(yesterday.reference(number), "allowed yesterday")
         log = self._log(today)
         due = [budget for budget in budgets(self._settings) if budget.payer in entry.payers]
-        before = await self._before_today(due, today, entry.at)
+        before = await self._before_today(due, today, entry.at, writes=True)
         async with log.turns:
             while True:
                 if (number := log.find(entry)) is not None:
@@ -100,13 +88,13 @@ class Spending:
                 await log.read_on()
 
     async def figures(self, now: datetime) -> list[BudgetUse]:
-        """Return how much of each budget is used. ``now``: in UTC."""
+        """Return how much of each budget is used, and write nothing. ``now``: in UTC."""
         found = list(budgets(self._settings))
         log = self._log(now.date())
         if found:
             await log.read_on()
             await log.read_actual()
-        before = await self._before_today(found, now.date(), now)
+        before = await self._before_today(found, now.date(), now, writes=False)
         return [
             BudgetUse(budget, (before[budget] + log.used_by(budget.payer)) / MICRO, budget.ends(now))
             for budget in found
@@ -122,11 +110,11 @@ class Spending:
                 self._closed = day
         return log
 
-    async def _before_today(self, due: list[Budget], today: date, now: datetime) -> dict[Budget, int]:
+    async def _before_today(self, due: list[Budget], today: date, now: datetime, *, writes: bool) -> dict[Budget, int]:
         """Return what each budget's period had used before today, in millionths of a USD."""
         days = [date(today.year, today.month, day) for day in range(1, today.day)]
         payers = frozenset(budget.payer for budget in due if budget.period == "month")
-        used = await self._past.used(days, payers, now) if payers else {}
+        used = await self._past.used(days, payers, now, writes=writes) if payers else {}
         return {budget: used.get(budget.payer, 0) if budget.period == "month" else 0 for budget in due}
 
     def _log(self, day: date) -> SpendingLog:

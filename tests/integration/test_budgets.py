@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import calendar
 from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,11 +20,12 @@ from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError
 from seedance_temporal.ledger.facts import End, Outcome
 from seedance_temporal.ledger.settling import settle
-from seedance_temporal.ledger.spending import BudgetUse, Reservation, Spending
+from seedance_temporal.ledger.spending import Reservation, Spending
 from seedance_temporal.ledger.store import Ledger, LedgerDamaged
+from seedance_temporal.limits import BudgetUse
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.storage.bucket import Bucket
+from seedance_temporal.storage.bucket import Bucket, StoredObject
 from tests.support.jobs import (
     a_claim,
     a_record,
@@ -39,6 +41,26 @@ from tests.support.jobs import (
     some_settings,
 )
 from tests.support.memory_bucket import LosingAnswers, MemoryBucket
+
+
+@dataclass
+class CountingBucket(MemoryBucket):
+    """Counts requests by kind."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+
+    async def list(self, prefix: str) -> list[StoredObject]:
+        self.requests["list"] += 1
+        return await super().list(prefix)
+
+    async def read(self, name: str) -> bytes | None:
+        self.requests["read"] += 1
+        return await super().read(name)
+
+    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
+        self.requests["create"] += 1
+        return await super().create(name, content, kind=kind, seconds=seconds)
+
 
 # The most that a_request costs, by the provider's list.
 PRICE = Rules().estimate(a_request()).usd or 0
@@ -407,11 +429,11 @@ async def test_unused_entry_is_given_back_to_month(bucket: MemoryBucket) -> None
     worker = Worker(bucket, max_usd_per_month=2 * PRICE)
     await worker.reserve(a_request())
     await worker.create(a_request(), not_sent())
-    for days, used in ((0, 2), (1, 2), (2, 0)):
+    for days, is_free in ((0, False), (1, False), (2, True)):
         later = Worker(bucket, max_usd_per_month=2 * PRICE)
         later.now = NOON + timedelta(days=days)
-        assert await later.used() == used
-        assert await later.allows() == (used == 0)
+        assert await later.allows() == is_free
+    assert await later.used() == 1
     assert len(objects(bucket, "total")) == 22
 
 
@@ -422,20 +444,20 @@ async def test_open_task_of_last_week_counts(bucket: MemoryBucket) -> None:
     await worker.create(request, created("cgt-1"))
     later = Worker(bucket, max_usd_per_month=9 * PRICE)
     later.now = datetime(2026, 11, 9, 12, tzinfo=UTC)
-    assert await later.used() == 1
+    open_task = a_request()
+    await later.create(open_task, created("cgt-2"))
+    assert await later.used() == 2
     assert not any("2026-11-05/total" in name for name in bucket.stored)
     await worker.store(request, PRICE / 2)
-    assert await Worker.used(later) == 0.5
-    assert any("2026-11-05/total" in name for name in bucket.stored)
     # What nobody settled in ten days counts by its estimate for good.
-    again = a_request()
-    worker.now = datetime(2026, 11, 9, 12, tzinfo=UTC)
-    await worker.create(again, created("cgt-2"))
-    later.now = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    assert await later.used() == 1.5
-    assert any("2026-11-09/total" in name for name in bucket.stored)
-    await worker.store(again, 0.0, "cgt-2")
-    assert await later.used() == 1.5
+    last = Worker(bucket, max_usd_per_month=9 * PRICE)
+    last.now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    assert await last.allows()
+    assert await last.used() == 2.5
+    for day in ("05", "09"):
+        assert any(f"2026-11-{day}/total" in name for name in bucket.stored)
+    await worker.store(open_task, 0.0, "cgt-2")
+    assert await Worker(bucket, max_usd_per_month=9 * PRICE).used() == 2.5
 
 
 async def test_label_that_no_total_names_is_read_from_logs(
@@ -450,9 +472,55 @@ async def test_label_that_no_total_names_is_read_from_logs(
     await worker.store(request, PRICE)
     later = Worker(bucket, max_usd_per_month=9.0, label_budgets={"project=alpha": {"usd_per_month": 1.5 * PRICE}})
     later.now = NOON
-    assert await later.used() == 1
+    assert await later.allows(a_request(user_id="first"))
+    assert await later.used() == 2
     assert content(bucket, "seedance/limits/2026-11-03/total.json")["complete"] is False
     assert "label project=alpha" in (await later.refuses(a_request(labels=ALPHA))).message
+
+
+async def test_figures_write_nothing(bucket: MemoryBucket) -> None:
+    """Whoever reads a report may be a viewer of the bucket."""
+    worker = Worker(bucket, max_usd_per_month=9.0, max_usd_per_day=1.0)
+    await worker.create(a_request(), not_sent())
+    before = list(bucket.writes)
+    worker.now += timedelta(days=4)
+    day, month = await worker.figures()
+    assert bucket.writes == before
+    assert (day.used, day.until, str(day.budget)) == (
+        0,
+        datetime(2026, 11, 27, tzinfo=UTC),
+        "the day's budget of the account byteplus",
+    )
+    assert round(month.used - PRICE, 5) == 0
+    assert month.until == datetime(2026, 12, 1, tzinfo=UTC)
+
+
+# Requests to the bucket
+
+
+async def test_create_costs_few_requests(bucket: MemoryBucket) -> None:
+    """However long the log is: of a warm worker alone, and of one that others were ahead of."""
+    limits = {"max_usd_per_day": 9_000.0, "max_usd_per_month": 9_000.0}
+    counting = CountingBucket(contents=bucket.contents, stored=bucket.stored)
+    first, second = Worker(counting, **limits), Worker(counting, **limits)
+    for _ in range(250):
+        await first.reserve(a_request())
+    counting.requests.clear()
+    await first.reserve(a_request())
+    # The read of the job's own ledger is one listing.
+    assert counting.requests == {"list": 1, "create": 1}
+    counting.requests.clear()
+    await second.reserve(a_request())
+    cold = counting.requests.copy()
+    assert cold["read"] == 251 + 21
+    counting.requests.clear()
+    for _ in range(3):
+        await first.reserve(a_request())
+    # Behind by one entry of the other worker, once: a create that fails, a listing of the newest block, a read.
+    assert counting.requests == {"list": 3 + 1, "create": 3 + 1, "read": 1}
+    counting.requests.clear()
+    await settle(first.ledger, job_id_of(a_request()), first.settings)
+    assert counting.requests == {"list": 1}
 
 
 # Waiting
