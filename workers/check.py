@@ -16,7 +16,7 @@ from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.search_attributes import usable_search_attributes
 from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import GoogleBucket
+from seedance_temporal.storage.bucket import Bucket, GoogleBucket
 from seedance_temporal.urls import printable, redacted
 
 # An account may send one LIST a second, and a running worker may have used it: after a 429, LIST is sent again.
@@ -56,7 +56,7 @@ def _print_settings(settings: Settings) -> None:
     print(f"fingerprint of the API key = {settings.key_fingerprint}")
 
 
-async def _budgets(settings: Settings, bucket: GoogleBucket) -> None:
+async def _budgets(settings: Settings, bucket: Bucket) -> None:
     spending = Spending(Ledger(bucket, settings.seedance_prefix), bucket, settings)
     for use in await spending.figures(datetime.now(UTC)):
         print(f"used or reserved: {use}")
