@@ -144,7 +144,8 @@ class CreateActivities:
         self._bucket = bucket
         self._ark = ark
         self._settings = settings
-        self._limits = LimitActivities(ledger, bucket, settings)
+        # The queue of the ledger serves the same ones, so that a process reads each log of spending once.
+        self.limits = LimitActivities(ledger, bucket, settings)
 
     @activity.defn
     async def create_task(self, input: CreateInput) -> CreateResult:
@@ -161,12 +162,12 @@ class CreateActivities:
         try:
             # Also here: a job can have waited for its create since before a limit was set.
             async with asyncio.timeout(_LIMITS_SECONDS):
-                reserved = await self._limits.reserve(input.job_id, input.request)
+                reserved = await self.limits.reserve(input.job_id, input.request)
         except Exception as error:
             unread = _failure("limits_unknown", "the limits on spending cannot be read", error)
             return self._before_claim(input, claim, unread)
         if isinstance(reserved, Refusal):
-            if self._limits.is_waited_for(reserved):
+            if self.limits.is_waited_for(reserved):
                 return CreateResult(kind="not_sent", message=reserved.message, over_budget=True)
             return _impossible(reserved.code, reserved.message)
         claim = claim.model_copy(update={"reserved": reserved.reference})

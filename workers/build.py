@@ -10,7 +10,6 @@ from temporalio.worker import Worker
 
 from activities.create import CreateActivities
 from activities.ledger import LedgerActivities
-from activities.limits import LimitActivities
 from activities.poll import PollActivities
 from activities.recover import RecoverActivities
 from activities.references import ReferenceActivities
@@ -83,7 +82,7 @@ def build_workers(
                 bookkeeping.read_ledger,
                 bookkeeping.write_outcome,
                 bookkeeping.write_end,
-                LimitActivities(ledger, bucket, settings).reserve_quota,
+                create.limits.reserve_quota,
                 references.check_references,
                 recover.settle_absent,
                 recover.ask_later,

@@ -139,8 +139,11 @@ class SpendingLog:
         return (len(self.entries) + 1) // _BLOCK > first // _BLOCK
 
     async def _read(self, numbers: list[int]) -> None:
-        for number, entry in zip(numbers, await asyncio.gather(*map(self._entry, numbers)), strict=True):
-            self._take(number, entry)
+        # What was read is kept where an activity runs out of time, so that the next one ends with more.
+        for start in range(0, len(numbers), _BLOCK):
+            block = numbers[start : start + _BLOCK]
+            for number, entry in zip(block, await asyncio.gather(*map(self._entry, block)), strict=True):
+                self._take(number, entry)
 
     def _take(self, number: int, entry: QuotaEntry) -> None:
         self.entries[number] = entry
