@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime
 from temporalio import activity
 
+from activities.deadline import Deadline
 from activities.limits import LimitActivities
 from activities.places import NO_PLACE, has_place, needs_place
 from activities.poll import expected_at, seconds_until_poll
@@ -30,9 +30,11 @@ from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.drafts import NoDraft, draft_task
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
+from seedance_temporal.ledger.settling import settle
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal
-from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
+from seedance_temporal.provider.ark import Ark, ArkError
+from seedance_temporal.provider.create_answer import CreateAnswer
 from seedance_temporal.provider.payload import body_of
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
@@ -45,8 +47,8 @@ from seedance_temporal.urls import redacted
 # Tries to connect within one execution. After any answer, such as 429, the next create comes through the queue, which
 # keeps the account's rate.
 _CONNECTS = 3
-# One 429 for the rate or the load can be chance. After so many creates in a row that were not sent, the last one refused
-# so, the rate is too high for all.
+# One 429 for the rate or the load can be chance. After so many creates in a row that were not sent, and the last one
+# refused so, the rate is too high for all.
 _ROUNDS_OVER_RATE = 3
 _LONGEST_WAIT = 900.0
 # Before another attempt after a reference could not be downloaded by the provider.
@@ -116,6 +118,7 @@ class CreateResult(Shape):
         expected_at: With ``created``: when the task should have its video, an estimate; None where too little is known.
         for_all: With ``not_sent``: whether every other create of the queue would be refused as well.
         reset_at: With ``for_all``: when a quota is renewed, where the provider says so.
+        over_budget: With ``not_sent``: whether a budget must be waited for, which is no failure.
     """
 
     kind: Literal["created", "refused", "not_sent", "unknown", "conflict", "impossible"]
@@ -131,21 +134,7 @@ class CreateResult(Shape):
     expected_at: AwareDatetime | None = None
     for_all: bool = False
     reset_at: AwareDatetime | None = None
-
-
-class Deadline:
-    """The end of a total time, on the monotonic and on the wall clock: it is over when either clock says so.
-
-    A machine that sleeps stops the first one; setting the clock back misleads the second.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._monotonic = time.monotonic() + seconds
-        self._wall = time.time() + seconds
-
-    def remaining(self) -> float:
-        """Return the seconds left, negative when it is over."""
-        return min(self._monotonic - time.monotonic(), self._wall - time.time())
+    over_budget: bool = False
 
 
 class CreateActivities:
@@ -156,7 +145,8 @@ class CreateActivities:
         self._bucket = bucket
         self._ark = ark
         self._settings = settings
-        self._limits = LimitActivities(ledger, bucket, settings)
+        # The queue of the ledger serves the same ones, so that a process reads each log of spending once.
+        self.limits = LimitActivities(ledger, bucket, settings)
 
     @activity.defn
     async def create_task(self, input: CreateInput) -> CreateResult:
@@ -177,12 +167,15 @@ class CreateActivities:
         try:
             # Also here: a job can have waited for its create since before a limit was set.
             async with asyncio.timeout(_LIMITS_SECONDS):
-                refusal = await self._limits.reserve(input.job_id, input.request)
+                reserved = await self.limits.reserve(input.job_id, input.request)
         except Exception as error:
             unread = _failure("limits_unknown", "the limits on spending cannot be read", error)
             return self._before_claim(input, claim, unread)
-        if isinstance(refusal, Refusal):
-            return _impossible(refusal.code, refusal.message)
+        if isinstance(reserved, Refusal):
+            if self.limits.is_waited_for(reserved):
+                return CreateResult(kind="not_sent", message=reserved.message, over_budget=True)
+            return _impossible(reserved.code, reserved.message)
+        claim = claim.model_copy(update={"reserved": reserved.reference})
         try:
             async with asyncio.timeout(_DRAFT_SECONDS):
                 draft = await self._draft_task(input.request)
@@ -285,6 +278,8 @@ class CreateActivities:
         if answer.kind == "not_sent":
             return self._not_sent(input, claim, answer, outcome, written=written)
         if written:
+            if answer.kind == "refused":
+                await settle(self._ledger, claim.job_id, self._settings)
             # It can name thousands of objects, and the run needs none of them.
             outcome = outcome.model_copy(update={"ledger": ()})
         return CreateResult(

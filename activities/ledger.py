@@ -17,6 +17,7 @@ from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome
+from seedance_temporal.ledger.settling import settle
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.places import places_in
 from seedance_temporal.provider.task import Usage
@@ -170,6 +171,8 @@ class LedgerActivities:
         """
         if await self._ledger.claim(input.claim):
             await self._ledger.write_outcome(input.claim.job_id, input.claim.attempt, input.outcome)
+            if input.outcome.kind == "refused":
+                await settle(self._ledger, input.claim.job_id, self._settings)
 
     @activity.defn
     async def write_end(self, input: EndInput) -> EndResult:
@@ -195,6 +198,7 @@ class LedgerActivities:
             **written_by(),
         )
         error = (await self._ledger.end(input.job_id, input.error.attempt, end)).error
+        await settle(self._ledger, input.job_id, self._settings)
         facts = await self._ledger.read(input.job_id)
         decision = decide(facts)
         grants = {attempt.number: attempt.resubmit_grant for attempt in facts.attempts}

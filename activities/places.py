@@ -24,7 +24,8 @@ from seedance_temporal.job import Shape
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger, LedgerDamaged
 from seedance_temporal.places import Asked, Lease, PlaceRequest, PlacesInput, place_of, places_in
-from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
+from seedance_temporal.provider.ark import Ark, ArkError
+from seedance_temporal.provider.create_answer import CreateAnswer
 from seedance_temporal.provider.task import TERMINAL, parse_task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings

@@ -25,7 +25,8 @@ from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import Shape, VideoResult
 from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, payload_json, result_of_record
-from seedance_temporal.ledger.store import written_by
+from seedance_temporal.ledger.settling import settle
+from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
 from seedance_temporal.ledger.task_times import TaskTimes
 from seedance_temporal.media.probe import BadMedia, Unreadable, picture_type, probed
@@ -122,6 +123,7 @@ class StoreActivities:
         try:
             existing = await self._bucket.read(names.record)
             if existing is not None:
+                await self._settle(input)
                 return _result(existing, self._bucket.name, names.record)
             with temporary_directory() as directory:
                 progress = CopyProgress()
@@ -130,7 +132,9 @@ class StoreActivities:
                     copy = _Copy(
                         files, self._ark, self._settings, self._times, self._transport, input, directory, progress
                     )
-                    return await copy.run()
+                    video = await copy.run()
+                await self._settle(input)
+                return video
         except _Failed as failure:
             raise input.failed(failure.kind, str(failure)) from None
         except OtherContent as other:
@@ -138,6 +142,10 @@ class StoreActivities:
         except Exception as error:
             # The texts of other libraries are full of URLs.
             raise input.failed("StoreFailed", f"its video could not be stored: {error!r}") from None
+
+    async def _settle(self, input: StoreInput) -> None:
+        """Say what the video has cost, for budgets."""
+        await settle(Ledger(self._bucket, self._settings.seedance_prefix), input.job_id, self._settings)
 
     @activity.defn
     async def why_not_stored(self) -> str | None:

@@ -136,6 +136,8 @@ def _type(field: FieldInfo) -> str:
     annotation = str(field.annotation)
     if "Reference" in annotation:
         return "list of `Reference`"
+    if "dict" in annotation:
+        return "texts by name"
     if "Rights" in annotation:
         return "`Rights`"
     kinds = {"str": "text", "int": "whole number", "bool": "true or false"}

@@ -27,7 +27,7 @@ _JOB_ID_PREFIX = re.compile(rf"{_PREFIX}[0-9a-f]{{6,64}}")
 # Exactly these code points: languages differ in their white space, and so would the hashes.
 _WHITE_SPACE = re.compile("[\u0009-\u000d\u0020\u00a0\u3000]+")
 # None of these changes the video or its price.
-_NOT_PART_OF_THE_IDENTITY = {"rights", "priority", "execution_expires_after"}
+_NOT_PART_OF_THE_IDENTITY = {"rights", "priority", "execution_expires_after", "labels"}
 
 
 def canonical_json(request: VideoRequest) -> bytes:
@@ -129,6 +129,11 @@ class ObjectNames:
             ValueError: The content's checksum is not base64.
         """
         return self.of_task(task_id, f"verified-{b64decode(crc32c, validate=True).hex()}.json")
+
+
+def limits_folder(prefix: str, day: str) -> str:
+    """Return the common start of the names of a day's log of spending, such as of ``2026-11-22``."""
+    return f"{prefix}/limits/{day}/"
 
 
 def user_hash(user_id: str) -> str:

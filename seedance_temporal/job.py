@@ -132,6 +132,7 @@ class JobDetail(Shape):
 
     Attributes:
         provider_status: The provider's last status, verbatim.
+        waits_for: The budget, or the place at the provider, that a waiting job waits for, in a sentence.
         continues_at: When a waiting run goes on by itself, with the next poll, listing or create.
         advice: What an operator should do about the Attention.
         warnings: Properties of the request that are allowed and likely to disappoint, in sentences.
@@ -140,6 +141,7 @@ class JobDetail(Shape):
 
     request: VideoRequest
     provider_status: str | None = None
+    waits_for: str | None = None
     continues_at: AwareDatetime | None = None
     advice: str | None = None
     warnings: tuple[str, ...] = ()

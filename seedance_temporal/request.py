@@ -110,6 +110,10 @@ class VideoRequest(_Given):
 
     rights: Rights = Field(default_factory=Rights)
     """The declarations about the people who are shown."""
+    labels: dict[str, str] | None = None
+    """Up to 16 names and values of the backend's own, such as ``{"project": "alpha"}``, for budgets; no part of the
+    request hash. A name has 1 to 63 of ``a-z``, ``0-9``, ``_``, ``.`` and ``-``; a value up to 128 characters.
+    """
     take: int = 1
     """Another rendition of the same request, on purpose: 2, 3, …"""
 

@@ -7,11 +7,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Set
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.labels import MOST_LABELS
 from seedance_temporal.provider.checks import quoted
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, Rights, VideoRequest
@@ -66,13 +68,21 @@ def read_request(data: object, rules: Rules) -> tuple[VideoRequest, list[Problem
         ]
     if isinstance(fields.get("rights"), dict):
         fields["rights"] = _known_fields(fields["rights"], Rights, "rights", problems)
+    labels = fields.get("labels")
+    if isinstance(labels, _Object):
+        problems += [
+            Problem(at="labels", problem=f"holds {quoted(name)} more than once; keep one") for name in labels.repeated
+        ]
+    if isinstance(labels, dict) and len(labels) > MOST_LABELS:
+        problems.append(Problem(at="labels", problem=f"holds {len(labels):,}; {MOST_LABELS} are the most"))
+        fields["labels"] = dict(islice(labels.items(), MOST_LABELS))
     faults: set[_Path] = set()
     try:
         request = VideoRequest.model_validate(fields)
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             faults.add(fault["loc"])
-            problems.append(Problem(at=_at(fault["loc"]), problem=_SHAPE_PROBLEMS.get(fault["type"], fault["msg"])))
+            problems.append(_problem(fault["loc"], _SHAPE_PROBLEMS.get(fault["type"], fault["msg"])))
         request = VideoRequest.model_validate(_with_placeholders(fields, faults))
     faulty = {_at(fault) for fault in faults}
     problems += [
@@ -92,6 +102,7 @@ _SHAPE_PROBLEMS = {
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
     "model_type": "must be an object",
+    "dict_type": "must be an object",
 }
 """The problems in the terms of JSON, by pydantic's name of the error."""
 
@@ -134,12 +145,21 @@ def _with_placeholders(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, 
         ]
     if "rights" in fields:
         rest["rights"] = _sound(fields["rights"], ("rights",), faults)
+    if any(fault[0] == "labels" for fault in faults):
+        rest.pop("labels", None)
     return rest
 
 
 def _sound(data: object, at: _Path, faults: Set[_Path]) -> dict[str, Any]:
     """Return the fields of an object whose shape is right."""
     return {name: value for name, value in data.items() if (*at, name) not in faults} if isinstance(data, dict) else {}
+
+
+def _problem(path: _Path, problem: str) -> Problem:
+    if path[0] == "labels" and len(path) > 1:
+        # Its name can be any text.
+        return Problem(at="labels", problem=f"holds {quoted(str(path[1]))}, whose name and value must be texts")
+    return Problem(at=_at(path), problem=problem)
 
 
 def _at(path: _Path) -> str:

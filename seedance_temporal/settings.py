@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import key_fingerprint
+from seedance_temporal.json_settings import LabelBudget, check_budgets, decode
 from seedance_temporal.provider.known_models import KNOWN
 from seedance_temporal.provider.model_rows import ModelRow, PricePair, models_with
 from seedance_temporal.provider.models import ENDPOINT, Model, Price
@@ -59,8 +58,6 @@ _IN_OUR_WORDS = {
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,221}")
 _HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/|\Z)")
-# Of a file with rows of models.
-_MOST_FILE_CHARACTERS = 1_000_000
 
 
 class Settings(BaseSettings):
@@ -157,6 +154,14 @@ class Settings(BaseSettings):
     """Paid creates that a user is allowed in a UTC day; unset: no limit."""
     seedance_max_usd_per_user_day: Positive | None = None
     """The most that a user's creates of a UTC day may cost together, by estimate, in USD; unset: no limit."""
+    seedance_max_usd_per_day: Positive | None = None
+    """The budget of the route's account for a UTC day, in USD; unset: none."""
+    seedance_max_usd_per_month: Positive | None = None
+    """The same for a UTC month."""
+    seedance_label_budgets: Annotated[dict[str, LabelBudget], NoDecode, Field(default_factory=dict)]
+    """Budgets of labels, of both routes, as JSON: ``{"project=alpha": {"usd_per_day": 20, "usd_per_month": 300}}``."""
+    seedance_over_budget: Literal["refuse", "wait"] = "refuse"
+    """Whether a job over a budget ends (``refuse``), or waits until there is room again (``wait``)."""
 
     @field_validator(*_SECRETS)
     @classmethod
@@ -206,18 +211,19 @@ class Settings(BaseSettings):
         models_with(rows)
         return rows
 
-    @field_validator("seedance_models", "seedance_prices", "seedance_endpoints", mode="before")
+    @field_validator(
+        "seedance_models", "seedance_prices", "seedance_endpoints", "seedance_label_budgets", mode="before"
+    )
     @classmethod
     def _read_json(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
-        is_file = info.field_name == "seedance_models" and not value.startswith("{")
-        try:
-            return json.loads(_content_of(value) if is_file else value, object_pairs_hook=_named_once)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
-        except RecursionError:
-            raise ValueError("is nested too deep") from None
+        return decode(value, or_file=info.field_name == "seedance_models")
+
+    @field_validator("seedance_label_budgets")
+    @classmethod
+    def _of_labels(cls, budgets: dict[str, LabelBudget]) -> dict[str, LabelBudget]:
+        return check_budgets(budgets)
 
     @field_validator("seedance_prices")
     @classmethod
@@ -338,12 +344,19 @@ class Settings(BaseSettings):
     @property
     def limited(self) -> bool:
         """Whether any limit is set on what may be spent."""
-        limits = (
-            self.seedance_max_usd_per_request,
-            self.seedance_max_jobs_per_user_day,
-            self.seedance_max_usd_per_user_day,
-        )
-        return any(limit is not None for limit in limits)
+        return self.counts_spending or self.seedance_max_usd_per_request is not None
+
+    @property
+    def counts_spending(self) -> bool:
+        """Whether a limit is set that needs the creates of a day to be counted."""
+        limits = (self.seedance_max_jobs_per_user_day, self.seedance_max_usd_per_user_day)
+        return self.has_budgets or any(limit is not None for limit in limits)
+
+    @property
+    def has_budgets(self) -> bool:
+        """Whether the account or a label has a budget."""
+        of_account = (self.seedance_max_usd_per_day, self.seedance_max_usd_per_month)
+        return bool(self.seedance_label_budgets) or any(budget is not None for budget in of_account)
 
     @property
     def claim_is_young_seconds(self) -> float:
@@ -367,18 +380,6 @@ class Settings(BaseSettings):
         return tuple(secret.get_secret_value() for secret in given if secret is not None)
 
 
-def _content_of(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_MOST_FILE_CHARACTERS + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise ValueError(f"is neither a JSON object nor a file that can be read: {reason}") from None
-    if len(text) > _MOST_FILE_CHARACTERS:
-        raise ValueError(f"names a file of more than {_MOST_FILE_CHARACTERS:,} characters")
-    return text
-
-
 def _models(info: ValidationInfo) -> Mapping[str, Model]:
     """Return the models of settings that are being read; those of this release where their rows are wrong."""
     rows = info.data.get("seedance_models")
@@ -395,11 +396,3 @@ def _variable(at: tuple[int | str, ...]) -> str:
     """The variable that an error is about, and what of it."""
     name, *parts = at
     return ".".join([str(name).upper(), *map(str, parts)])
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object; refuse a name that is given twice, of which the last would win silently."""
-    for name, count in Counter(name for name, _ in pairs).items():
-        if count > 1:
-            raise ValueError(f"names {name!r} more than once")
-    return dict(pairs)

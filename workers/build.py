@@ -11,7 +11,6 @@ from temporalio.worker import Worker
 from activities.create import CreateActivities
 from activities.gate import GateActivities
 from activities.ledger import LedgerActivities
-from activities.limits import LimitActivities
 from activities.places import PlaceActivities
 from activities.poll import PollActivities
 from activities.recover import RecoverActivities
@@ -90,7 +89,7 @@ def build_workers(
                 bookkeeping.read_ledger,
                 bookkeeping.write_outcome,
                 bookkeeping.write_end,
-                LimitActivities(ledger, bucket, settings).reserve_quota,
+                create.limits.reserve_quota,
                 # Before it had a queue of its own: an open run can have a check waiting here.
                 references.check_references,
                 recover.settle_absent,

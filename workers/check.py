@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
+from datetime import UTC, datetime
 
 from temporalio.client import Client
 
 from seedance_temporal import connect
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
+from seedance_temporal.ledger.spending import Spending
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.search_attributes import usable_search_attributes
 from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import GoogleBucket
+from seedance_temporal.storage.bucket import Bucket, GoogleBucket
 from seedance_temporal.urls import printable, redacted
 
 # An account may send one LIST a second, and a running worker may have used it: after a 429, LIST is sent again.
@@ -39,6 +42,8 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
     if client:
         await _tried("search attributes", _search_attributes(client[0]), settings.secrets)
         print(f"fairness between users: not known, Temporal does not say whether it is on; see {_ON_FAIRNESS}")
+    if settings.has_budgets:
+        await _tried("budgets", _budgets(settings, bucket), settings.secrets)
     # Not counted: only gs:// references need it.
     problem = await bucket.signing_problem()
     print(f"signing of gs:// references: {'ok' if problem is None else f'not possible: {problem}'}")
@@ -51,6 +56,12 @@ def _print_settings(settings: Settings) -> None:
         value = given.get(name, "")
         print(f"{name.upper()} = {printable(value if isinstance(value, str) else json.dumps(value))}")
     print(f"fingerprint of the API key = {settings.key_fingerprint}")
+
+
+async def _budgets(settings: Settings, bucket: Bucket) -> None:
+    spending = Spending(Ledger(bucket, settings.seedance_prefix), bucket, settings)
+    for use in await spending.figures(datetime.now(UTC)):
+        print(f"used or reserved: {use}")
 
 
 async def _list(ark: Ark) -> None:

@@ -50,6 +50,8 @@ class Creating:
         self._sending = Sending(steps, inbox, progress, carried)
         self.gate = self._sending.gate
         self._media = carried.media
+        self._limited = False
+        self._waits = 0
         self._seconds_until_poll = 0.0
 
     async def create(self, decision: Decision) -> Decision:
@@ -73,8 +75,8 @@ class Creating:
         if self._media is None:
             self._media = await self._check_references()
             return decision  # the same one: the next round goes on with the references checked
-        if self._progress.context.limited and (quota := await self._steps.reserve_quota()).error is not None:
-            raise Ended(quota.error, "ledger")
+        if (self._progress.context.limited or self._limited) and not await self._reserve_quota():
+            return decision
         if not await self.place.take(self._run.continue_as_new_where_long):
             return decision
         if await self._inbox.await_named_tasks() or self._inbox.cancel.requested:
@@ -90,6 +92,11 @@ class Creating:
                 return Decision(next="adopt", attempt=decision.attempt, task_id=result.outcome.task_id)
             case "unknown":
                 return Decision(next="recover", attempt=decision.attempt)
+            case "not_sent" if result.over_budget:
+                # The limits were set since the run began.
+                self._limited = True
+                await self.place.free()
+                return decision
             case "not_sent" | "conflict":
                 if result.needs_place:
                     self.place.refuse()
@@ -110,6 +117,29 @@ class Creating:
     def carry(self, carried: Carried) -> Carried:
         """Add what the next run needs."""
         return self.place.carry(self._sending.carry(carried.model_copy(update={"media": self._media})))
+
+    async def _reserve_quota(self) -> bool:
+        """Reserve quota for the create; return False after a wait for a budget. No operator is called for that.
+
+        Raises:
+            Ended: A limit forbids the create.
+        """
+        quota = await self._steps.reserve_quota(self._waits)
+        if quota.error is not None:
+            raise Ended(quota.error, "ledger")
+        if quota.warnings:
+            self._progress.warn(*quota.warnings)
+        if not quota.waits_for:
+            self._waits = 0
+            return True
+        self._waits += 1
+        self._progress.enter("waiting")
+        self._progress.note("over_budget", "ledger", quota.waits_for)
+        await self._progress.wait_for(
+            quota.waits_for, lambda: self._inbox.interrupts, quota.wait_seconds, "budget, looked at again"
+        )
+        await self._run.continue_as_new_where_long()
+        return False
 
     async def _check_references(self) -> tuple[Medium, ...] | None:
         """Check the reference media, once in a run; None where a cancel, or a task of the job, interrupts the check."""

@@ -46,6 +46,7 @@ class Progress:
         self._awaited: str | None = None
         self._continues_at: datetime | None = None
         self._expected_at: datetime | None = None
+        self._waits_for: str | None = None
         self._billed: tuple[Cost, int | None] = (UNKNOWN, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
@@ -187,6 +188,13 @@ class Progress:
         self._show()
         return met
 
+    async def wait_for(self, awaited: str, condition: Callable[[], bool], seconds: float, purpose: str) -> None:
+        """Wait as :meth:`wait` does, and show a sentence about the budget or place that is waited for."""
+        self._waits_for = awaited
+        await self.wait(condition, seconds, purpose)
+        self._waits_for = None
+        self._show()
+
     async def until(
         self, condition: Callable[[], bool], within: timedelta | None = None, summary: str | None = None
     ) -> bool:
@@ -293,6 +301,7 @@ class Progress:
             detail=JobDetail(
                 request=self._request,
                 provider_status=self._provider_status,
+                waits_for=self._waits_for,
                 continues_at=self._continues_at,
                 advice=self._advice,
                 warnings=self.warnings,

@@ -87,9 +87,10 @@ class Steps:
         )
         return await self._insist(LedgerActivities.read_ledger, input, "read the ledger", self._on_ledger)
 
-    async def reserve_quota(self) -> QuotaResult:
-        input = QuotaInput(job_id=self._job_id, request=self._job.request)
-        summary = "do the limits per request, user and day allow a create?"
+    async def reserve_quota(self, waits: int) -> QuotaResult:
+        """Reserve quota for a create. ``waits``: how often the job has waited for a budget."""
+        input = QuotaInput(job_id=self._job_id, request=self._job.request, waits=waits)
+        summary = "do limits and budgets allow a create?"
         return await self._insist(LimitActivities.reserve_quota, input, summary, self._on_ledger)
 
     async def write_outcome(self, input: OutcomeInput) -> None:

@@ -66,6 +66,8 @@ def _needed(attention: str | None, advice: str | None) -> list[str]:
 def _headline(state: JobState) -> str:
     if state.error is not None:
         return f"**No video: {state.phase} ({state.error.failure_class}).** {with_command(state.error.message)}"
+    if state.detail is not None and state.detail.waits_for is not None:
+        return f"**Waiting.** Nothing was sent. {plain(state.detail.waits_for)}"
     return _STORED if state.result is not None else _AT_WORK[state.phase]
 
 

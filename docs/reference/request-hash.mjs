@@ -13,7 +13,7 @@ const given = (fields) => Object.fromEntries(Object.entries(fields).filter(([, v
 const sorted = (fields) => Object.fromEntries(Object.entries(fields).sort(([a], [b]) => (a < b ? -1 : 1)));
 
 export function canonicalJson(request) {
-  const { rights, priority, execution_expires_after, ...rest } = given(request);
+  const { rights, priority, execution_expires_after, labels, ...rest } = given(request);
   const references = (rest.references ?? []).map(given);
   const fields = {
     ratio: references.length ? "adaptive" : "16:9",

@@ -157,9 +157,8 @@ class RequestReader:
         of_files = self._replace_paths(data, folder)
         request, problems = read_request(data, self._settings.rules)
         problems += of_files
-        estimated = self._settings.rules.estimate(request)
         # The price of a request with other problems is not reported.
-        if not problems and (refusal := refusal_by_price(estimated, self._settings)):
+        if not problems and (refusal := refusal_by_price(request, self._settings)):
             problems.append(Problem(at="", problem=refusal.message))
         return request, problems
 

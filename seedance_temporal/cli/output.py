@@ -108,6 +108,8 @@ def print_job(job: JobState, names_show: bool) -> None:
     if (detail := job.detail) is not None:
         due = f"{detail.continues_at:%Y-%m-%d %H:%M:%S}" if detail.continues_at else None
         expected = f"{job.expected_at:%Y-%m-%d %H:%M:%S}, an estimate" if job.expected_at else None
+        labels = ", ".join(f"{name}={value}" for name, value in (detail.request.labels or {}).items())
+        rows |= {"labels": labels or None, "waits for": detail.waits_for}
         rows |= {"provider": detail.provider_status, "continues": due, "expected": expected, "advice": detail.advice}
         rows |= {"warning" if at == 1 else f"warning {at}": text for at, text in enumerate(detail.warnings, 1)}
     if job.attention:

@@ -32,6 +32,7 @@ from seedance_temporal.cli.runtime import BucketRefused, command, open_bucket
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import user_hash
+from seedance_temporal.limits import BudgetUse
 from seedance_temporal.reports.figures import KEYS, OUTCOMES, Account, Figures, Group, Key, accounts_of, figures, rows
 from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
@@ -67,8 +68,9 @@ async def report(
     if as_json + as_csv + (html is not None) > 1:
         raise typer.BadParameter("give at most one of --json, --csv and --html")
     require_order(since, until)
+    budgets: list[BudgetUse] = []
     if from_bucket:
-        found = await _from_bucket(user, model, route, since)
+        found, budgets = await _from_bucket(user, model, route, since)
     else:
         # Not by time: an account needs all runs of a job, and some can be older than --since.
         runs = (await VideoJobs.connect()).runs(user=user, model=model, route=route)
@@ -78,7 +80,8 @@ async def report(
     rate = Settings.from_environment().seedance_cny_per_usd
     if as_json:
         shown = [dict(zip(by, group, strict=True)) | _document(of, rate) for group, of in groups.items()]
-        print_json({"by": by, "rows": shown, "total": _document(total, rate)})
+        used = [_budget(use) for use in budgets]
+        print_json({"by": by, "rows": shown, "total": _document(total, rate), "budgets": used})
     elif as_csv:
         _print_csv(by, groups)
     elif html is not None:
@@ -89,29 +92,43 @@ async def report(
         out.print(str(html))
     else:
         print_table(_table(by, groups, total))
-    for remark in () if as_json else remarks(total, rate):
+    for remark in () if as_json else [*remarks(total, rate), *map(str, budgets)]:
         err.print(remark)
     return DONE
 
 
-async def _from_bucket(user: str | None, model: str | None, route: str | None, since: datetime | None) -> list[Account]:
+async def _from_bucket(
+    user: str | None, model: str | None, route: str | None, since: datetime | None
+) -> tuple[list[Account], list[BudgetUse]]:
+    """Read the accounts, and how much of each budget is used."""
+    from seedance_temporal.ledger.spending import Spending
+    from seedance_temporal.ledger.store import Ledger
     from seedance_temporal.reports.from_bucket import read_accounts
 
     settings = Settings.from_environment("SEEDANCE_BUCKET")
     bucket = await open_bucket(settings)
     try:
         accounts, damaged = await read_accounts(bucket, settings, since=since)
+        spending = Spending(Ledger(bucket, settings.seedance_prefix), bucket, settings)
+        budgets = await spending.figures(datetime.now(UTC))
     except Exception as error:  # the library has many
         raise BucketRefused(f"The bucket {bucket.name} could not be read: {redacted(str(error))}") from None
     for job_id in damaged:
         err.print(f"Left out, because an object is damaged: {job_id}. To see which: {COMMAND} audit {job_id} --verify")
     shown = user_hash(user) if user is not None and settings.seedance_hash_users else user
     wanted = {"user": shown, "model": model, "route": route}
-    return [
+    fitting = [
         account
         for account in accounts
         if all(value is None or getattr(account, key) == value for key, value in wanted.items())
     ]
+    return fitting, budgets
+
+
+def _budget(use: BudgetUse) -> dict[str, object]:
+    budget = use.budget
+    of = {"of": budget.payer, "period": budget.period, "usd": budget.usd, "setting": budget.setting}
+    return of | {"used_usd": use.used, "until": use.until.isoformat()}
 
 
 def _document(of: Figures, cny_per_usd: float | None) -> dict[str, object]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, Field
 
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
@@ -61,6 +61,7 @@ class Claim(Fact):
         media: The properties of the references, as the check before the claim found them.
         search_seconds: How long the worker that sends it would search for its task: the POST can still be under way. 0
             in claims of older workers.
+        reserved: The quota entry that allows its create, such as ``2026-11-22/000001``; empty where nothing is counted.
     """
 
     job_id: str
@@ -78,6 +79,7 @@ class Claim(Fact):
     media: tuple[Medium, ...] = ()
     key: str = ""
     search_seconds: float = 0
+    reserved: str = ""
 
     @property
     def safety_identifier(self) -> str:
@@ -159,6 +161,13 @@ class ResubmitGrant(Fact):
     accept_second_charge: bool
     at: Moment
     automatic: bool = False
+
+
+class ActualCost(Fact):
+    """The cost of the create that a quota entry allowed, in USD: 0 where nothing is billed. ``at``: of its writing."""
+
+    usd: float = Field(ge=0)
+    at: Moment
 
 
 @dataclass(frozen=True)

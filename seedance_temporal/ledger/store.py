@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 from temporalio import activity
 
 from seedance_temporal.contract import Resubmit
-from seedance_temporal.identity import ObjectNames, hash_of_job
+from seedance_temporal.identity import ObjectNames, hash_of_job, limits_folder
 from seedance_temporal.ledger.checksummed_json import is_sealed, opened, sealed
-from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Facts, Outcome, ResubmitGrant
+from seedance_temporal.ledger.facts import ActualCost, Attempt, Claim, End, Fact, Facts, Outcome, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
 from seedance_temporal.ledger.task_files import TaskFiles
 from seedance_temporal.ledger.task_times import TaskTimes
@@ -196,6 +196,13 @@ class Ledger:
             accept_second_charge=resubmit.accept_second_charge, at=datetime.now(UTC), automatic=automatic
         )
         await self._write(self.names(job_id).attempt(resubmit.attempt, RESUBMIT_GRANT), grant)
+
+    async def write_actual(self, reference: str, usd: float) -> None:
+        """Write, once, what the create has cost that a quota entry allowed. ``reference``: as claims name the entry."""
+        day, _, number = reference.partition("/")
+        name = f"{limits_folder(self._prefix, day)}actual/{number}.json"
+        # A listing then says it.
+        await self._write(name, ActualCost(usd=usd, at=datetime.now(UTC)), kind=str(round(usd * 1_000_000)))
 
     async def _write(self, name: str, fact: Fact, seconds: float = 60, *, kind: str | None = None) -> bool:
         content = sealed(fact.model_dump(mode="json", by_alias=True))

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
-from seedance_temporal.job import Attention
 from seedance_temporal.paced import PacedTransport
 from seedance_temporal.provider.answers import (
     MOST_BYTES,
@@ -27,8 +26,9 @@ from seedance_temporal.provider.answers import (
     is_usable_id,
     read_answer,
 )
+from seedance_temporal.provider.create_answer import CreateAnswer
 from seedance_temporal.provider.refusals import attention_of, can_pass, is_for_all, retry_after, seconds_until_reset
-from seedance_temporal.provider.task import MOST, FailureClass, is_task_id, parse_task, quoted_id, refusal_class
+from seedance_temporal.provider.task import MOST, is_task_id, parse_task, quoted_id, refusal_class
 from seedance_temporal.proxies import proxy_for, usual_tls
 from seedance_temporal.urls import redacted
 
@@ -44,43 +44,6 @@ _LONGEST_CODE = 200
 _LONGEST_MESSAGE = 1000
 # More than a second: a rate limit by arrival must not count two calls in one second.
 LIST_SPACING_SECONDS = 1.1
-
-
-@dataclass(frozen=True)
-class CreateAnswer:
-    """The result of one POST.
-
-    Attributes:
-        kind: ``created`` with a task id; ``refused`` for good; ``not_sent``: no task exists, and another POST is safe;
-            ``accepted_without_id``: a task was accepted, and its id could not be read or used; ``unknown``: a task may
-            exist.
-        code: The provider's code, or ours in snake case.
-        message: The provider's message, or ours; without secrets, and short, as the code is.
-        task_id: With ``created``.
-        failure_class: With ``refused``.
-        attention: With ``not_sent``, where an operator must act.
-        passing: With ``refused``: whether the same request can pass a few minutes later.
-        retry_after: Seconds, where the provider names them.
-        reset_in: Seconds until a quota is renewed, where the provider names that time.
-        for_all, over_rate: With ``not_sent``: whether all creates are refused; whether by a 429 for rate or load.
-    """
-
-    kind: Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
-    code: str = ""
-    message: str = ""
-    task_id: str | None = None
-    failure_class: FailureClass | None = None
-    attention: Attention | None = None
-    passing: bool = False
-    retry_after: float | None = None
-    reset_in: float | None = None
-    for_all: bool = False
-    over_rate: bool = False
-
-    @property
-    def reached_nobody(self) -> bool:
-        """Whether there was no connection, so that the create counts against no rate."""
-        return (self.kind, self.code) == ("not_sent", "not_connected")
 
 
 _ACCEPTED_WITHOUT_ID = CreateAnswer("accepted_without_id", "no_task_id", "accepted, but the task id could not be read")

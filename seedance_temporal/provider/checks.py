@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from seedance_temporal.errors import Problem
 from seedance_temporal.identity import is_job_id
+from seedance_temporal.labels import MOST_LABELS, name_problem, value_problem
 from seedance_temporal.provider import models
 from seedance_temporal.provider.models import KINDS, OPTIONAL, ROUTES, Model, Scene
 from seedance_temporal.provider.task import is_task_id
@@ -86,6 +87,7 @@ def problems_of(request: VideoRequest, rules: Rules) -> list[Problem]:
         *_optional_problems(request, model),
         *_final_problems(request, model),
         *_rights_problems(request),
+        *_label_problems(request),
     ]
     for index, reference in enumerate(request.references):
         problems += _reference_problems(reference, f"references[{index}]", rules)
@@ -315,6 +317,17 @@ def _rights_problems(request: VideoRequest) -> _Problems:
         yield at, "is required for a real person; name the consent, such as a contract number"
     elif consent:
         yield from _name_problems(at, consent, _MAX_NAME)
+
+
+def _label_problems(request: VideoRequest) -> _Problems:
+    labels = request.labels or {}
+    if len(labels) > MOST_LABELS:
+        yield "labels", f"holds {len(labels):,}; {MOST_LABELS} are the most"
+    for name, value in islice(labels.items(), MOST_LABELS):
+        if problem := name_problem(name):
+            yield "labels", f"holds {quoted(name)}, which {problem}"
+        elif problem := value_problem(value):
+            yield f"labels.{name}", problem
 
 
 def _name_problems(at: str, name: str, most: int) -> _Problems:

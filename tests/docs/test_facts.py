@@ -21,7 +21,7 @@ REFERENCE = ROOT / "docs" / "reference"
 # Files that exist in a bucket, at a provider or on somebody's machine, and not in this repository.
 ELSEWHERE = re.compile(
     r"(gs|https?)://.*|/.*|(attempts/)?\d{4}\.[\w<> -]+\.json|(record|task|echo-.+)\.json|output\.mp4"
-    r"|last_frame\..+|\.env|gunicorn\.conf\.py"
+    r"|last_frame\..+|limits/.+|\.env|gunicorn\.conf\.py"
 )
 FILE = re.compile(r"[\w./<>-]+\.(py|md|json|toml|yml|yaml|txt|m?js|mp4|png|jpg)|(?:[\w.-]+/)+|\.env(\.\w+)?")
 

@@ -16,7 +16,8 @@ import pytest
 
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
-from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
+from seedance_temporal.provider.ark import Ark, ArkError
+from seedance_temporal.provider.create_answer import CreateAnswer
 from tests.support.jobs import BODY, KEY, a_client, present
 from tests.support.raw_host import RawHost
 

@@ -151,6 +151,35 @@ async def test_limit_that_was_set_since_holds(ark: ArkControl, limit: dict[str, 
     assert (await world.facts(), await world.posts()) == ([], [])
 
 
+async def test_budget_that_was_set_since_holds(ark: ArkControl) -> None:
+    """By setting, the job waits for it, and that is no failure."""
+    price = Rules().estimate(a_request()).usd
+    world = await World.at(ark, seedance_max_usd_per_day=price)
+    other = a_request(prompt="another one")
+    await LimitActivities(world.ledger, world.bucket, world.settings).reserve(job_id_of(other), other)
+    result = await world.create()
+    assert (result.kind, present(result.error).code) == ("impossible", "over_budget")
+    world.settings = world.settings.model_copy(update={"seedance_over_budget": "wait"})
+    result = await world.create()
+    assert (result.kind, result.over_budget, result.claim, result.error) == ("not_sent", True, None, None)
+    assert (await world.facts(), await world.posts()) == ([], [])
+
+
+async def test_claim_names_its_entry(ark: ArkControl) -> None:
+    world = await World.at(ark, seedance_max_usd_per_day=9.0)
+    await world.create()
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert (await world.fact("claim"))["reserved"] == f"{day}/000001"
+
+
+async def test_refused_create_takes_nothing_of_budget(ark: ArkControl) -> None:
+    world = await World.at(ark, seedance_max_usd_per_day=9.0)
+    await ark.fault("create", "400", code="InputTextSensitiveContentDetected", contains=world.request.prompt)
+    assert (await world.create()).kind == "refused"
+    (cost,) = [stored for stored in await world.bucket.list("seedance/limits/") if "/actual/" in stored.name]
+    assert cost.kind == "0"
+
+
 async def test_unread_limits_send_nothing(ark: ArkControl) -> None:
     world = await World.at(ark, seedance_max_jobs_per_user_day=5)
     world.memory.broken = ConnectionError("down")

@@ -60,7 +60,7 @@ def entries(bucket: MemoryBucket) -> list[str]:
 
 
 def test_no_limits_refuse_nothing() -> None:
-    assert refusal_by_price(Rules().estimate(a_request(**UNPRICED)), some_settings()) is None
+    assert refusal_by_price(a_request(**UNPRICED), some_settings()) is None
     assert not some_settings().limited
 
 
@@ -71,9 +71,9 @@ def test_any_limit_reserves_quota(name: str) -> None:
 
 def test_request_limit_may_be_reached() -> None:
     settings = some_settings(seedance_max_usd_per_request=PRICE)
-    assert refusal_by_price(Rules().estimate(a_request()), settings) is None
+    assert refusal_by_price(a_request(), settings) is None
     settings = some_settings(seedance_max_usd_per_request=PRICE - 0.000001)
-    refusal = present(refusal_by_price(Rules().estimate(a_request()), settings))
+    refusal = present(refusal_by_price(a_request(), settings))
     assert refusal.code == "over_limit"
     assert f"{PRICE:.4f} USD" in refusal.message
     assert "SEEDANCE_MAX_USD_PER_REQUEST" in refusal.message
@@ -260,7 +260,7 @@ async def test_damaged_quota_is_named(bucket: MemoryBucket, name: str, found: by
     bucket.contents.pop(odd, None)
     bucket.stored.pop(odd, None)
     await bucket.create(odd, found)
-    with pytest.raises(LedgerDamaged, match=f"{name} is no entry of a user's quota"):
+    with pytest.raises(LedgerDamaged, match=f"{name} is no entry of a quota"):
         await Worker(bucket, jobs_per_user_day=5).reserve(a_request())
 
 

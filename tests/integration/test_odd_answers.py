@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seedance_temporal.provider import answers
-from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer, NoAnswer
+from seedance_temporal.provider.ark import Ark, ArkError, NoAnswer
+from seedance_temporal.provider.create_answer import CreateAnswer
 from seedance_temporal.provider.task import parse_task
 from tests.support.jobs import BODY, KEY, present
 from tests.support.raw_host import RawHost, serving

@@ -403,6 +403,16 @@ async def test_report_filters(temporal: Client, reported: list[str]) -> None:
     assert await jobs("--model", "none' OR WorkflowType = 'GenerateVideo") == 0
 
 
+async def test_report_from_bucket_shows_budgets(bucket_env: dict[str, str]) -> None:
+    budgets = {"SEEDANCE_LABEL_BUDGETS": '{"project=alpha": {"usd_per_month": 300}}', "SEEDANCE_MAX_USD_PER_DAY": "20"}
+    said = await run_command(None, "report", "--from-bucket", "--json", **bucket_env, **budgets)
+    shown = [(use["of"], use["period"], use["usd"], use["used_usd"]) for use in said.document["budgets"]]
+    assert shown == [("account:byteplus", "day", 20, 0), ("label:project=alpha", "month", 300, 0)]
+    said = await run_command(None, "report", "--from-bucket", **bucket_env, **budgets)
+    assert "0.0000 USD of 20.0000 USD today: the day's budget of the account byteplus" in said.err
+    assert "0.0000 USD of 300.0000 USD this month: the month's budget of the label project=alpha" in said.err
+
+
 WRONG_OPTIONS = [
     *(["--by", "colour"], ["--json", "--csv"], ["--csv", "--html", "x.html"]),
     *(["--since", "yesterday"], ["--html", "/nowhere/x.html"], ["--from-bucket"]),

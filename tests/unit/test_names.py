@@ -28,8 +28,8 @@ resolve_attempt set_create_rate settle_absent store_video why_not_stored write_e
 EVENTS = """
 attempt_absent attempt_claimed attempt_settled attention_raised attention_settled callback_received cancel_answered
 cancel_not_served cancel_requested ended job_continues lister_unavailable not_listed not_sent outcome_unknown
-references_checked refused resolution_accepted resolution_refused resubmit_granted retry_requested run_started
-signal_ignored status stored task_created task_found task_not_checked task_not_found
+over_budget references_checked refused resolution_accepted resolution_refused resubmit_granted retry_requested
+run_started signal_ignored status stored task_created task_found task_not_checked task_not_found
 """
 SOURCES = "callback caller copy create ledger list operator poll references temporal workflow"
 PHASES = "cancelled checking creating expired failed lost queued recovering refused running stored storing waiting"

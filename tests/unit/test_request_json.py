@@ -108,6 +108,13 @@ def test_missing_fields_are_reported() -> None:
         ({"references": [IMAGE | {"role": None}]}, "references[0].role", "required"),
         ({"references": [IMAGE | {"asset_id": 7}]}, "references[0].asset_id", "text"),
         ({"rights": []}, "rights", "object"),
+        ({"labels": ["project"]}, "labels", "object"),
+        ({"labels": "project=alpha"}, "labels", "object"),
+        ({"labels": {"project": 5}}, "labels", "'project', whose name and value must be texts"),
+        ({"labels": {"a\x1b[31m": None}}, "labels", "\\x1b[31m"),
+        ({"labels": {7: "x"}}, "labels", "'7'"),
+        ({"labels": {"\ud800": "x"}}, "labels", "\\ud800"),
+        ({"labels": {f"n{number}": "x" for number in range(100_000)}}, "labels", "holds 100,000; 16 are the most"),
         ({"rights": {"depicts_real_person": "no"}}, "rights.depicts_real_person", "true or false"),
         ({"rights": {"consent_reference": 7, "depicts_real_person": True}}, "rights.consent_reference", "text"),
     ],
@@ -195,9 +202,10 @@ def test_half_a_surrogate_pair_in_json() -> None:
 def test_repeated_field_is_reported() -> None:
     text = (
         json.dumps(TEXT)[:-1] + ', "duration": 5, "duration": 15, "rights": {"consent_reference": "a", '
-        '"consent_reference": "b"}, "references": [{"url": "asset://a", "role": "first_frame", "url": "asset://a"}]}'
+        '"consent_reference": "b"}, "labels": {"a": "x", "a": "y"}, '
+        '"references": [{"url": "asset://a", "role": "first_frame", "url": "asset://a"}]}'
     )
-    assert {*wrong_json(text)} == {"duration", "rights.consent_reference", "references[0].url"}
+    assert {*wrong_json(text)} == {"duration", "rights.consent_reference", "labels", "references[0].url"}
     assert {*wrong_json(json.dumps(TEXT)[:-1] + ', "take": 1, "take": null}')} == {"take"}
 
 
@@ -363,6 +371,7 @@ def test_hash_ignores_rights_and_priority(data: dict[str, Any], priority: int, e
     after = before.model_validate(
         data
         | {"priority": priority, "execution_expires_after": expires, "rights": {"consent_reference": consent}}
+        | {"labels": {"project": "alpha"}}
         | {"references": [r | ({"url": "asset://other"} if "asset_id" in r else {}) for r in data["references"]]}
     )
     assert canonical_json(after) == canonical_json(before)
@@ -389,7 +398,7 @@ CHANGES: dict[str, Any] = {
 
 
 def test_every_field_counts_or_is_ignored() -> None:
-    ignored = {"rights", "priority", "execution_expires_after"}
+    ignored = {"rights", "priority", "execution_expires_after", "labels"}
     assert {*CHANGES} | ignored == {*VideoRequest.model_fields}
 
 

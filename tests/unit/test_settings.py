@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -123,6 +125,43 @@ def test_all_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str) -> None:
     with pytest.raises(InvalidSettings, match=says):
         settings(monkeypatch, **variables)
+
+
+WRONG_BUDGETS = {
+    '{"project": {"usd_per_day": 1}}': "'project' is no label: write name=value",
+    '{"Project=a": {"usd_per_day": 1}}': "'Project=a' is no label of a request: its name is no name of a label",
+    '{"project= ": {"usd_per_day": 1}}': "its value must not be blank",
+    '{"project=a": {}}': "project=a: limits nothing: give usd_per_day, usd_per_month, or both",
+    '{"project=a": {"usd_per_week": 1}}': "project=a.usd_per_week: is not known; remove it",
+    '{"project=a": {"usd_per_day": 0}}': "project=a.usd_per_day: Input should be greater than 0",
+    '{"project=a": {"usd_per_day": "1"}}': "project=a.usd_per_day: must be a number",
+    '{"project=a": 5}': "project=a: must be a JSON object",
+    '{"project=a": {"usd_per_day": 1}, "project=a": {"usd_per_day": 9}}': "names 'project=a' more than once",
+    "[]": "must be a JSON object",
+    "budgets.json": "is not JSON",
+}
+
+
+@pytest.mark.parametrize("budgets", WRONG_BUDGETS)
+def test_wrong_label_budget_is_one_sentence(monkeypatch: pytest.MonkeyPatch, budgets: str) -> None:
+    with pytest.raises(InvalidSettings, match=re.escape(WRONG_BUDGETS[budgets])) as refused:
+        settings(monkeypatch, SEEDANCE_LABEL_BUDGETS=budgets)
+    assert str(refused.value).startswith("SEEDANCE_LABEL_BUDGETS")
+
+
+def test_many_label_budgets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = json.dumps({f"project={number}": {"usd_per_day": 1} for number in range(101)})
+    with pytest.raises(InvalidSettings, match="holds 101 labels; 100 are the most"):
+        settings(monkeypatch, SEEDANCE_LABEL_BUDGETS=many)
+
+
+@pytest.mark.parametrize(
+    "name", ["SEEDANCE_MAX_USD_PER_DAY", "SEEDANCE_MAX_USD_PER_MONTH", "SEEDANCE_LABEL_BUDGETS", "NONE"]
+)
+def test_any_budget_counts_spending(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    value = '{"project=a": {"usd_per_day": 1}}' if name == "SEEDANCE_LABEL_BUDGETS" else "1"
+    found = settings(monkeypatch, **({name: value} if name != "NONE" else {}))
+    assert {found.has_budgets, found.counts_spending, found.limited} == {name != "NONE"}
 
 
 def test_just_inside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from workers.check import _tried
+from tests.support.jobs import some_settings
+from tests.support.memory_bucket import MemoryBucket
+from workers.check import _budgets, _tried
+
+
+async def test_budgets_show_what_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    await _budgets(some_settings(seedance_max_usd_per_day=20.0), MemoryBucket())
+    assert capsys.readouterr().out == (
+        "used or reserved: 0.0000 USD of 20.0000 USD today: the day's budget of the account byteplus\n"
+    )
 
 
 async def test_failures_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
