@@ -10,9 +10,10 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.contract import Queues
 from seedance_temporal.gate import is_held, set_rate, signal_gate
-from seedance_temporal.gate_contract import SIGNAL_REPORTED, GateReport
+from seedance_temporal.gate_contract import SIGNAL_REPORTED, GateReport, gate_id
 from seedance_temporal.job import Shape
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
@@ -63,9 +64,14 @@ class GateActivities:
         """Report a create to the gate; return whether the queue is held after a refusal."""
         client, settings = activity.client(), self._settings
         report = input.report.model_copy(update={"probe_seconds": settings.seedance_probe_seconds})
-        gate = await signal_gate(client, settings.ark_route, input.queue, SIGNAL_REPORTED, report)
         if report.answer != "closed":
+            try:
+                await client.get_workflow_handle(gate_id(input.queue)).signal(SIGNAL_REPORTED, report)
+            except RPCError as error:
+                if not is_unknown_workflow(error):  # a gate that has opened has ended
+                    raise
             return False
+        gate = await signal_gate(client, settings.ark_route, input.queue, SIGNAL_REPORTED, report)
         for _ in range(_HELD_TRIES):
             # One that may not set rates has failed.
             if (await gate.describe()).status is not WorkflowExecutionStatus.RUNNING:

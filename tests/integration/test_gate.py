@@ -18,6 +18,7 @@ from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.gate import hold_of, is_held, set_rate
 from seedance_temporal.gate_contract import GateReport, gate_id
 from tests.support.jobs import a_client, in_activity, some_settings
+from tests.support.polling import until
 
 QUEUES = Queues("byteplus")
 CLOSED = ReportCreateInput(queue=QUEUES.create, report=GateReport(job_id="seedance-a", answer="closed", why="no"))
@@ -56,6 +57,26 @@ async def test_report_ends_with_its_gate(ark: ArkControl, temporal: Client) -> N
     await asyncio.sleep(0.5)
     await end_gate(temporal)
     assert await reporting is False
+
+
+async def test_success_starts_no_gate(ark: ArkControl, temporal: Client) -> None:
+    report = GateReport(job_id="seedance-a", answer="opened")
+    opened = ReportCreateInput(queue=QUEUES.create_4k, report=report)
+    gate = temporal.get_workflow_handle(gate_id(QUEUES.create_4k))
+    assert await in_activity(activities_of(ark).report_create, opened, client=temporal) is False
+    with pytest.raises(RPCError, match="not found"):
+        await gate.describe()
+    closed = ReportCreateInput(queue=QUEUES.create_4k, report=CLOSED.report)
+    await set_rate(temporal, QUEUES.create_4k, 0)
+    assert await in_activity(activities_of(ark).report_create, closed, client=temporal) is True
+    await in_activity(activities_of(ark).report_create, opened, client=temporal)
+
+    async def signalled() -> bool:
+        events = (await gate.fetch_history()).events
+        return sum(event.HasField("workflow_execution_signaled_event_attributes") for event in events) == 2
+
+    await until(signalled, "a gate that runs gets both reports")
+    await end_gate(temporal, QUEUES.create_4k)
 
 
 async def test_rate_is_a_share_of_the_settings(ark: ArkControl, temporal: Client) -> None:

@@ -325,9 +325,10 @@ async def test_pause_outlasts_success_of_a_probe(gate: Gate) -> None:
     await gate.pause()
     await gate.rates(*CLOSED, ("probe", 0.0))
     await gate.report("a", "opened")
-    await gate.report("a", "opened")
+    assert gate.handle is not None
+    await gate.handle.current_details()  # the report has been taken in
+    assert len(await gate.handle.scheduled("set_create_rate")) == 3, "no rate is set"
     await gate.hold(kind="paused")
-    await gate.rates(*CLOSED, ("probe", 0.0))
     await gate.signal(SIGNAL_UNPAUSE)
     await gate.ends()
     await gate.rates(*CLOSED, ("probe", 0.0), RAMP[0], ("probe", None), *RAMP[1:], *OPEN)
