@@ -61,7 +61,7 @@ async def close_for(*, jobs: int, seconds: float, report: AddRow) -> None:
             "refused": len(refused),
             "created": len(created),
             "refused after the reopening": len(late),
-            "creates in each tenth second": per_ten_seconds([entry.time - opened for entry in created]),
+            "creates in each ten seconds": per_ten_seconds([entry.time - opened for entry in created]),
         }
         report("An account that is closed with jobs waiting", row)
         assert len(refused) <= min(MOST_REFUSED, jobs), row
