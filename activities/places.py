@@ -152,8 +152,8 @@ class PlaceActivities:
             return True
         attempts = _open(facts)
         if is_open:
-            # It follows its task, or is about to create one: then nothing has been claimed since the place was granted.
-            return bool(attempts) or not any(_is_since(attempt, lease) for attempt in facts.attempts)
+            # It follows its task, or is about to create one: then none has ended since the place was granted.
+            return bool(attempts) or not any(_ended_since(attempt, lease) for attempt in facts.attempts)
         return any([await self._may_exist(attempt, facts) for attempt in attempts])
 
     async def _may_exist(self, attempt: Attempt, facts: Facts) -> bool:
@@ -200,8 +200,8 @@ def _followed(attempt: Attempt, facts: Facts) -> list[str]:
     return [task_id for task_id in attempt.live if task_id != stored]
 
 
-def _is_since(attempt: Attempt, lease: Lease) -> bool:
-    return attempt.claimed_at is not None and attempt.claimed_at >= lease.since
+def _ended_since(attempt: Attempt, lease: Lease) -> bool:
+    return bool(attempt.tasks) and attempt.claimed_at is not None and attempt.claimed_at >= lease.since
 
 
 async def _has_run(client: Client, job_id: str) -> bool:

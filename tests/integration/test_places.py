@@ -69,11 +69,6 @@ async def unsent(world: World) -> None:
     await world.claim(1, not_sent())
 
 
-async def unsent_of_long_ago(world: World) -> None:
-    await unsent(world)
-    world.make_older(hours=80)
-
-
 async def queued(world: World) -> None:
     claim = await world.claim()
     await world.write(created(await world.create_task(claim.safety_identifier)))
@@ -98,6 +93,11 @@ async def ended(world: World) -> None:
     await world.write(an_end(1, world.task_id))
 
 
+async def ended_long_ago(world: World) -> None:
+    await ended(world)
+    world.make_older(hours=80)
+
+
 async def stored(world: World) -> None:
     await queued(world)
     await world.write_record(world.task_id)
@@ -114,14 +114,15 @@ async def damaged(world: World) -> None:
         (nothing, True, False),
         (unknown, True, True),
         (unknown_of_long_ago, True, False),
-        (unsent, False, False),
-        # Another attempt may be on its way: this one was before the place.
-        (unsent_of_long_ago, True, False),
+        # Another attempt may be on its way, such as that of a probe.
+        (unsent, True, False),
         (queued, True, True),
         (forgotten, True, True),
         (unreachable, True, True),
         (cancelled, True, False),
         (ended, False, False),
+        # The place is one for the attempt after it.
+        (ended_long_ago, True, False),
         (stored, False, False),
         (damaged, True, True),
     ],
@@ -153,7 +154,7 @@ async def test_open_tasks_of_class_are_found(temporal: Client, knows_phases: boo
             ("480p", True, False),
         ]
     ):
-        request = a_request(take=number + 1, resolution=resolution)
+        request = a_request(user_id=f"phases known: {knows_phases}", take=number + 1, resolution=resolution)
         world = World(request, bucket)
         await start_run(temporal, request, phase="queued")
         if claims:
