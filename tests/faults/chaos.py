@@ -27,10 +27,11 @@ from temporalio.service import RPCError
 
 from dev.stack import CALLBACK_SECRET, Stack, running_stack, start_temporal
 from seedance_temporal import JobState
-from seedance_temporal.contract import Resubmit
+from seedance_temporal.contract import Queues, Resubmit
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.events import sentence
 from seedance_temporal.identity import callback_token
+from tests.e2e.crowd import place_counts
 from tests.e2e.invariants import check_invariants
 from tests.e2e.operator import reset
 from tests.faults.chaos_plan import ROUTES, USUAL, WORKERS, Event, Plan, PlannedJob, Route, Trouble, make_plan
@@ -42,6 +43,12 @@ SETTINGS = {
     "SEEDANCE_RECOVERY_SECONDS": "15",
     "SEEDANCE_POLL_WITH_CALLBACKS_SECONDS": "6",
     "SEEDANCE_CREATES_PER_MINUTE": "1200",
+    # Few places, and budgets that are never used up.
+    "SEEDANCE_TASKS_AT_ONCE": "15",
+    "SEEDANCE_MAX_USD_PER_DAY": "100000",
+    "SEEDANCE_MAX_USD_PER_MONTH": "1000000",
+    "SEEDANCE_CNY_PER_USD": "7",
+    "SEEDANCE_OVER_BUDGET": "wait",
 }
 ARK_OPTIONS = tuple(
     resolution
@@ -91,6 +98,7 @@ class Chaos:
                 await check_invariants(self._stack)
             except AssertionError as error:
                 self.report.problems.append(f"invariant: {error}")
+            await self._check_places()
             await self._check_videos()
         return self.report
 
@@ -192,6 +200,9 @@ class Chaos:
             case "freeze":
                 await self._freeze(fields["name"], fields["seconds"])
                 action = f"{fields['name']}: frozen and thawed"
+            case "pause":
+                await self._pause(fields["route"])
+                action = "route paused"
             case "account":
                 await self._suspend(fields["route"], fields["standing"])
                 action = f"account: {fields['standing']}"
@@ -199,6 +210,11 @@ class Chaos:
                 await self._restart("temporal", "SIGTERM")
                 action = "Temporal's server restarted"
         self.report.done[action] += 1
+
+    async def _pause(self, route: Route) -> None:
+        await self._persist(lambda: self._stack.jobs.pause(route, why="chaos"))
+        await asyncio.sleep(3)
+        await self._persist(lambda: self._stack.jobs.unpause(route))
 
     async def _suspend(self, route: Route, standing: str) -> None:
         ark = self._stack.ark
@@ -306,6 +322,16 @@ class Chaos:
                 )
             del self._ended[planned.job_id]
             self.report.done["job: resubmit, twice"] += 1
+
+    async def _check_places(self) -> None:
+        """Check that no place is left behind, once all jobs have ended."""
+        if len(self._ended) < len(self._plan.jobs):
+            return
+        for route in ROUTES:
+            queue = Queues(route).create
+            counts = await place_counts(self._stack, queue)
+            if counts != (0, 0):
+                self.report.problems.append(f"{queue}: of (taken places, jobs that wait) there are {counts} at the end")
 
     # Results
 

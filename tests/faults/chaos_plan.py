@@ -160,6 +160,7 @@ def _plan_world(draw: random.Random, seconds: float, jobs: int, *, quick: bool) 
         name = draw.choice(("bucket", "relay", *(name for name, _ in WORKERS.values())))
         # Shorter than the recovery window: docs/promises.md says why longer freezes are not covered.
         yield Event(draw.uniform(0, seconds), "freeze", {"name": name, "seconds": draw.uniform(2, 8)})
+        yield Event(draw.uniform(0, seconds), "pause", {"route": draw.choice(ROUTES)})
     if quick:
         return
     for _ in range(max(2, int(seconds / 20))):
