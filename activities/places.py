@@ -61,7 +61,10 @@ class TasksResult(Shape):
 
 
 class CheckInput(Shape):
+    """The places to check; ``are_unused``: their jobs say that they have created nothing."""
+
     leases: tuple[Lease, ...]
+    are_unused: bool = False
 
 
 class CheckResult(Shape):
@@ -141,8 +144,15 @@ class PlaceActivities:
     @activity.defn
     async def check_places(self, input: CheckInput) -> CheckResult:
         """Find the places that no task needs, and no job that could create one."""
-        unneeded = [lease.job_id for lease in input.leases if not await self._is_needed(lease)]
+        is_needed = self._is_used if input.are_unused else self._is_needed
+        unneeded = [lease.job_id for lease in input.leases if not await is_needed(lease)]
         return CheckResult(unneeded=tuple(unneeded))
+
+    async def _is_used(self, lease: Lease) -> bool:
+        try:
+            return bool(_open(await self._ledger.read(lease.job_id)))
+        except LedgerDamaged:
+            return True
 
     async def _is_needed(self, lease: Lease) -> bool:
         is_open = await _has_run(activity.client(), lease.job_id)

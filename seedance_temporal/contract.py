@@ -31,6 +31,7 @@ LATE_TASKS = "LateTasks"
 PLACES = "Places"
 SIGNAL_PLACES_ASKED = "places_asked"
 SIGNAL_PLACE_FREED = "place_freed"
+SIGNAL_PLACE_UNUSED = "place_unused"
 SIGNAL_PLACE_GRANTED = "place_granted"
 QUERY_PLACE = "place"
 

@@ -95,14 +95,14 @@ class Creating:
             case "not_sent" if result.over_budget:
                 # The limits were set since the run began.
                 self._limited = True
-                await self.place.free()
+                await self.place.give_up()
                 return decision
             case "not_sent" | "conflict":
                 if result.needs_place:
                     self.place.refuse()
                 if not self.gate.holds:
                     # Behind the gate it is kept: the job can be asked to probe, and needs it for that.
-                    await self.place.free()
+                    await self.place.give_up()
                 await self._sending.wait_before_next(result)
                 await self._run.continue_as_new_where_long()
             case "refused":

@@ -81,7 +81,7 @@ class GenerateVideo:
             await until(video.done)
             if isinstance(video.exception(), workflow.ContinueAsNewError):
                 return video.result()
-            await self._creating.place.free()
+            await self._creating.place.give_up()
             await self._inbox.close()
             while unanswered := self._inbox.take_unanswered():
                 await self._steps.ask_later(unanswered)
@@ -210,7 +210,6 @@ class GenerateVideo:
 
     async def _conclude(self, task: GetTaskInput, seen: Observation, how: EventSource) -> VideoResult | Decision:
         """Do what follows from a poll after which the task is not polled again."""
-        await self._creating.place.free()
         if seen.next == "already_stored":
             assert seen.result is not None
             return await self._stored(seen.result, "ledger")
@@ -218,6 +217,7 @@ class GenerateVideo:
             # Another run wrote that, and another attempt may have followed since.
             self._progress.clear_all_but("second_task")
             return await self.read_ledger()
+        await self._creating.place.free()
         if seen.next == "write_end":
             assert seen.error is not None
             self._progress.show_status(seen.status, how)
@@ -253,6 +253,7 @@ class GenerateVideo:
         return await self._copied(copied)
 
     async def _copied(self, video: VideoResult) -> VideoResult:
+        await self._creating.place.free()
         if not self._progress.context.identifiers_listed:
             await self._steps.learn_whether_identifiers_are_listed()
         return await self._stored(video, "copy")

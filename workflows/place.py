@@ -84,22 +84,33 @@ class HeldPlace:
         return True
 
     async def free(self) -> None:
-        """Free the place, if the job may have one. Its request keeps its time, should the job need another."""
-        if not (self._is_needed and self._to_free):
-            return
-        self._granted = self._to_free = False
-        freeing = asyncio.create_task(self._send_freed())
+        """Free the place, if the job may have one: its task has ended."""
+        if self._is_needed and self._to_free:
+            self._to_free = False
+            await self._give_back(contract.SIGNAL_PLACE_FREED)
+
+    async def give_up(self) -> None:
+        """Give the place back, if the job may have one: it created nothing. It keeps its turn, by the first request.
+
+        After a Reset, a create of the run before can be on its way: so the ledger is asked before the place is freed.
+        """
+        if self._is_needed and self._to_free:
+            await self._give_back(contract.SIGNAL_PLACE_UNUSED)
+
+    async def _give_back(self, signal: str) -> None:
+        self._granted = False
+        sending = asyncio.create_task(self._send(signal))
         # Before a request for another one.
-        await until(freeing.done)
+        await until(sending.done)
 
     def carry(self, carried: Carried) -> Carried:
         """Add what the next run needs. It asks again, and learns that it has a place."""
         return carried.model_copy(update={"place_since": self._since})
 
-    async def _send_freed(self) -> None:
+    async def _send(self, signal: str) -> None:
         places = workflow.get_external_workflow_handle(contract.places_id(self._queue))
         with suppress(FailureError):  # nobody grants places any more
-            await places.signal(contract.SIGNAL_PLACE_FREED, workflow.info().workflow_id)
+            await places.signal(signal, workflow.info().workflow_id)
 
     def _as_request(self) -> PlaceRequest:
         assert self._since is not None

@@ -43,6 +43,7 @@ class Places:
         for request in input.waiting:
             self._line.add(request)
         self._asked_again: dict[str, PlaceRequest] = {}
+        self._unused: set[str] = set()
         self._in_doubt: frozenset[str] = frozenset()
         self._checked_at = datetime.min.replace(tzinfo=UTC)
 
@@ -52,8 +53,11 @@ class Places:
         if not self._known:
             await until(lambda: False, policies.PLACES_REST, "until open jobs are listed")
             await self._learn()
-        while not history_is_long():
-            await self._grant()
+        while True:
+            while self._unused or self._asked_again or (self._has_work and not history_is_long()):
+                await (self._check_unused() if self._unused else self._grant())
+            if history_is_long():
+                break
             self._show()
             waits = bool(self._line)
             check_at = self._check_at if waits else None
@@ -77,8 +81,8 @@ class Places:
         return self._limit is None or len(self._leases) < self._limit
 
     @property
-    def _can_grant(self) -> bool:
-        return bool(self._asked_again) or (bool(self._line) and self._has_free)
+    def _has_work(self) -> bool:
+        return bool(self._unused or self._asked_again) or (bool(self._line) and self._has_free)
 
     @property
     def _check_at(self) -> datetime | None:
@@ -87,27 +91,26 @@ class Places:
         return max(oldest, self._checked_at) + policies.PLACE_CHECK if oldest is not None else None
 
     def _has_changed(self, waits: bool) -> bool:
-        return self._can_grant or bool(self._line) is not waits
+        return self._has_work or bool(self._line) is not waits
 
     @property
     def _places(self) -> Counter[str]:
         return Counter(lease.user for lease in self._leases.values())
 
     async def _grant(self) -> None:
-        """Grant what is free, one after another: a signal takes some milliseconds."""
-        while self._can_grant:
-            if self._asked_again:
-                _, request = self._asked_again.popitem()
-                if request.job_id not in self._leases:
-                    self._line.add(request)
-                    continue
-            else:
-                request = self._line.take(self._places)
-            job_id = request.job_id
-            self._leases[job_id] = Lease(job_id=job_id, user=request.user, since=workflow.now())
-            # Where the job has ended meanwhile, the next check frees its place.
-            with suppress(FailureError):
-                await workflow.get_external_workflow_handle(job_id).signal(contract.SIGNAL_PLACE_GRANTED)
+        """Grant one place, or tell a job again that it has one."""
+        if self._asked_again:
+            _, request = self._asked_again.popitem()
+            if request.job_id not in self._leases:
+                self._line.add(request)
+                return
+        else:
+            request = self._line.take(self._places)
+        job_id = request.job_id
+        self._leases[job_id] = Lease(job_id=job_id, user=request.user, since=workflow.now())
+        # Where the job has ended meanwhile, the next check frees its place.
+        with suppress(FailureError):
+            await workflow.get_external_workflow_handle(job_id).signal(contract.SIGNAL_PLACE_GRANTED)
 
     async def _learn(self) -> None:
         """Take in the tasks that the account has already: of jobs that began before, or after a run that was lost."""
@@ -125,24 +128,37 @@ class Places:
         self._known = True
 
     async def _check(self) -> None:
+        """Check the places that were not freed for long."""
+        self._checked_at = workflow.now()
+        overdue = self._checked_at - policies.PLACE_CHECK
+        await self._free_unneeded(tuple(lease for lease in self._leases.values() if lease.since <= overdue))
+
+    async def _check_unused(self) -> None:
+        """Check the places of jobs that have created nothing.
+
+        After a Reset, the run before can have a create on its way.
+        """
+        unused, self._unused = self._unused, set()
+        leases = tuple(lease for job_id, lease in self._leases.items() if job_id in unused)
+        if leases:
+            await self._free_unneeded(leases, are_unused=True)
+
+    async def _free_unneeded(self, doubted: tuple[Lease, ...], *, are_unused: bool = False) -> None:
         """Free the places that nothing needs any more.
 
         Meanwhile they are in doubt, and no create that has one may send its POST: so one that has not claimed by now
         cannot be missed.
         """
-        self._checked_at = workflow.now()
-        overdue = self._checked_at - policies.PLACE_CHECK
-        doubted = tuple(lease for lease in self._leases.values() if lease.since <= overdue)
         self._in_doubt = frozenset(lease.job_id for lease in doubted)
         try:
             found = await workflow.execute_activity_method(
                 PlaceActivities.check_places,
-                CheckInput(leases=doubted),
+                CheckInput(leases=doubted, are_unused=are_unused),
                 task_queue=self._queues.get,
                 schedule_to_close_timeout=policies.PLACE_CHECK,
                 start_to_close_timeout=policies.LEDGER_TIMEOUT,
                 retry_policy=policies.PLACES_READ_RETRY,
-                summary=f"are {len(doubted)} places that were not freed still needed?",
+                summary=f"are these places still needed: {len(doubted)}",
             )
         except ActivityError:
             return  # the next check follows
@@ -178,6 +194,14 @@ class Places:
         for job_id in args:
             if isinstance(job_id, str):
                 self._leases.pop(job_id, None)
+                self._line.remove(job_id)
+
+    @workflow.signal(name=contract.SIGNAL_PLACE_UNUSED)
+    async def place_unused(self, *args: Any) -> None:
+        """Free the place of a job that has created nothing, once the ledger says so; forget its request."""
+        for job_id in args:
+            if isinstance(job_id, str):
+                self._unused.add(job_id)
                 self._line.remove(job_id)
 
     @workflow.query(name=contract.QUERY_PLACE)

@@ -1230,8 +1230,8 @@ MUTANTS = (
         1,
         "a task that has ended keeps its place while its video is copied",
         _WORKFLOW,
-        'not polled again."""\n        await self._creating.place.free()\n',
-        'not polled again."""\n',
+        "            return await self.read_ledger()\n        await self._creating.place.free()\n",
+        "            return await self.read_ledger()\n",
         "tests/workflows/test_places.py::test_job_waits_for_place_then_frees_it",
     ),
     Mutant(

@@ -44,6 +44,13 @@ def activities(world: World, *search_attributes: str) -> PlaceActivities:
     return PlaceActivities(world.ledger, world.client, world.settings, search_attributes)
 
 
+async def is_used(world: World) -> bool:
+    """Check the place of a job that says that it has created nothing."""
+    lease = Lease(job_id=world.job_id, user="user", since=datetime.now(UTC))
+    result = await in_activity(activities(world).check_places, CheckInput(leases=(lease,), are_unused=True))
+    return world.job_id not in result.unneeded
+
+
 async def is_needed(client: Client, world: World, *, granted: timedelta = timedelta(hours=1)) -> bool:
     """Check the place of a job, which it was granted so long ago."""
     lease = Lease(job_id=world.job_id, user="user", since=datetime.now(UTC) - granted)
@@ -138,6 +145,25 @@ async def test_place_is_needed_for_task(
     assert await is_needed(temporal, world) is of_open
     await temporal.get_workflow_handle(world.job_id).terminate()
     assert await is_needed(temporal, world) is of_closed
+
+
+@pytest.mark.parametrize(
+    ("situation", "used"),
+    [
+        (nothing, False),
+        (unknown, True),
+        (unsent, False),
+        (queued, True),
+        (ended, False),
+        (stored, False),
+        (damaged, True),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+async def test_unused_place_is_freed_without_open_attempt(ark: ArkControl, situation: Situation, used: bool) -> None:
+    world = await World.at(ark)
+    await situation(world)
+    assert await is_used(world) is used
 
 
 @pytest.mark.parametrize("knows_phases", [False, True])

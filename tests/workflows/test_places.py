@@ -13,19 +13,32 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.places import CheckResult, TasksResult
+from activities.places import CheckInput, CheckResult, TasksResult
 from seedance_temporal.contract import (
     PLACES,
     QUERY_PLACE,
     SIGNAL_PLACE_FREED,
     SIGNAL_PLACE_GRANTED,
+    SIGNAL_PLACE_UNUSED,
     SIGNAL_PLACES_ASKED,
     Queues,
     places_id,
 )
 from seedance_temporal.places import Asked, Lease, Place, PlaceRequest, PlacesInput
 from tests.support.polling import until
-from tests.workflows.fakes import RESULT, Held, adopt, claim, created, ended, failure, not_sent, to_store, waiting
+from tests.workflows.fakes import (
+    RESULT,
+    Held,
+    Planned,
+    adopt,
+    claim,
+    created,
+    ended,
+    failure,
+    not_sent,
+    to_store,
+    waiting,
+)
 from tests.workflows.harness import Harness, Job
 from workflows import policies
 
@@ -320,6 +333,29 @@ async def test_checked_place_is_in_doubt(skipping_grants: Grants) -> None:
     await until(is_sure, "the place is held")
 
 
+async def test_unused_place_is_freed_by_the_ledger(grants: Grants) -> None:
+    """A job created nothing; but the run before its Reset may have."""
+    grants.harness.fake.plan(
+        "check_places", CheckResult(unneeded=()), CheckResult(unneeded=(grants.id_of("a"),)), CheckResult(unneeded=())
+    )
+    await grants.start(1)
+    await grants.ask("a")
+    await grants.granted("a")
+    await grants.ask("b")
+    await grants.handle.signal(SIGNAL_PLACE_UNUSED, args=[grants.id_of("a"), None])
+    await grants.harness.fake.called("check_places")
+    assert grants.harness.fake.input("check_places").are_unused
+    assert (await grants.place("a")).held
+    await grants.handle.signal(SIGNAL_PLACE_UNUSED, args=[grants.id_of("a"), grants.id_of("b")])
+    await grants.harness.fake.called("check_places", 2)
+
+    async def is_empty() -> bool:
+        place = await grants.place("")
+        return (place.taken, place.waiting) == (0, 0)
+
+    await until(is_empty, "the place is freed, and the request forgotten")
+
+
 async def test_no_check_while_places_are_free(skipping_grants: Grants) -> None:
     await skipping_grants.start(2)
     await skipping_grants.ask("a", limit=2)
@@ -370,7 +406,11 @@ async def test_waiting_job_continues_as_new(renewing: Harness) -> None:
     await renewing.stop("ledger")
     renewing.tasks_at_once = 1
     await renewing.start_workers("ledger")
-    renewing.fake.always("read_ledger", claim(capped=True))
+
+    async def by_ledger(_: Any) -> Planned:
+        return adopt(capped=True) if renewing.fake.of("create_task") else claim(capped=True)
+
+    renewing.fake.always("read_ledger", by_ledger)
     async with jobs_of(renewing) as grants:
         await grants.start(1)
         await grants.ask("other")
@@ -405,6 +445,11 @@ async def capped(idle: Harness) -> AsyncIterator[Grants]:
 async def place_of(renewing_grants: Grants, job: Job) -> Place:
     place: Place = await renewing_grants.handle.query(QUERY_PLACE, job.id, result_type=Place)
     return place
+
+
+async def unneeded(input: CheckInput) -> CheckResult:
+    """Answer that no task needs these places."""
+    return CheckResult(unneeded=tuple(lease.job_id for lease in input.leases))
 
 
 async def until_in_line(renewing_grants: Grants, job: Job) -> None:
@@ -460,6 +505,7 @@ async def test_refused_create_asks_for_place(capped: Grants) -> None:
     harness = capped.harness
     harness.fake.plan("read_ledger", claim(), claim(2))
     harness.fake.plan("create_task", not_sent(0.2, "no_place", needs_place=True), created(seconds=0))
+    harness.fake.always("check_places", CheckResult(unneeded=()))
     harness.fake.finish()
     await harness.start_until_stored()
     assert [call.input.placed for call in harness.fake.of("create_task")] == [False, True]
@@ -470,6 +516,7 @@ async def test_create_that_was_not_sent_frees_place(capped: Grants) -> None:
     harness = capped.harness
     harness.fake.plan("read_ledger", claim(capped=True), claim(2))
     harness.fake.plan("create_task", not_sent(3600), created(seconds=0))
+    harness.fake.always("check_places", unneeded)
     harness.fake.finish()
     job = await harness.start()
     await harness.fake.called("create_task")
