@@ -421,7 +421,7 @@ async def test_waiting_job_continues_as_new(renewing: Harness) -> None:
             await job.newest().signal("retry")
             return (await job.newest().describe()).run_id != job.first_execution_run_id
 
-        await until(is_renewed, "a new run has taken over", seconds=60)
+        await until(is_renewed, "a new run has taken over", seconds=60, every=0.5)
         assert (await place_of(grants, job)).before == 0
         renewing.fake.plan("create_task", created(seconds=0))
         renewing.fake.finish()
