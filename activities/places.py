@@ -7,7 +7,8 @@ shows that; for a job without a run, which nobody follows, the provider does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -20,6 +21,8 @@ from activities.batched_signals import BatchedSignals
 from seedance_temporal import contract
 from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.contract import Queues
+from seedance_temporal.errors import InvalidJobId
+from seedance_temporal.identity import job_id_from
 from seedance_temporal.job import Shape
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger, LedgerDamaged
@@ -33,7 +36,8 @@ from seedance_temporal.settings import Settings
 # The longest that a task can wait or run at the provider before it expires, and an hour.
 _LONGEST_TASK = timedelta(seconds=259_200) + timedelta(hours=1)
 _SIDE_BY_SIDE = 20
-_MAY_HAVE_TASKS = ("creating", "recovering", "queued", "running")
+# A result may have 2 MiB. So many tasks are far over any running limit.
+_MOST_LEASES = 4_000
 
 
 # A place is in doubt while the ledgers of some jobs are read.
@@ -74,14 +78,13 @@ class CheckResult(Shape):
 
 
 class PlaceActivities:
-    """Ask for places, and check them. ``search_attributes``: the names that the namespace knows."""
+    """Ask for places, and check them."""
 
-    def __init__(self, ledger: Ledger, ark: Ark, settings: Settings, search_attributes: Iterable[str] = ()) -> None:
+    def __init__(self, ledger: Ledger, ark: Ark, settings: Settings) -> None:
         self._ledger = ledger
         self._ark = ark
         self._settings = settings
         self._queues = Queues(settings.ark_route)
-        self._knows_phases = contract.SEEDANCE_PHASE.name in set(search_attributes)
         self._requests: dict[str, BatchedSignals[PlaceRequest]] = {}
 
     @activity.defn
@@ -126,20 +129,19 @@ class PlaceActivities:
 
         job_ids = {job_id async for job_id in self._jobs(client)}
         found = await asyncio.gather(*map(lease, sorted(job_ids)))
-        return TasksResult(leases=tuple(each for each in found if each is not None))
+        leases = [each for each in found if each is not None]
+        return TasksResult(leases=tuple(leases[:_MOST_LEASES]))
 
     async def _jobs(self, client: Client) -> AsyncIterator[str]:
         """Yield the jobs that can have a task: those that are open, and those whose run was ended from outside."""
         since = f"CloseTime > '{(datetime.now(UTC) - _LONGEST_TASK).isoformat()}'"
-        terms = [
-            f"WorkflowType = '{contract.WORKFLOW}' AND TaskQueue = '{self._queues.workflows}'",
-            f"(ExecutionStatus = 'Running' OR (ExecutionStatus IN ('Terminated', 'TimedOut') AND {since}))",
-        ]
-        if self._knows_phases:
-            phases = ", ".join(f"'{phase}'" for phase in _MAY_HAVE_TASKS)
-            terms.append(f"{contract.SEEDANCE_PHASE.name} IN ({phases})")
-        async for run in client.list_workflows(" AND ".join(terms)):
-            yield run.id
+        query = (
+            f"WorkflowType = '{contract.WORKFLOW}' AND TaskQueue = '{self._queues.workflows}' AND "
+            f"(ExecutionStatus = 'Running' OR (ExecutionStatus IN ('Terminated', 'TimedOut') AND {since}))"
+        )
+        async for run in client.list_workflows(query):
+            with suppress(InvalidJobId):  # somebody else's run
+                yield job_id_from(run.id)
 
     @activity.defn
     async def check_places(self, input: CheckInput) -> CheckResult:

@@ -7,8 +7,9 @@ A job takes a place before its create, and frees it when its task has ended. One
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.service import RPCError
 
@@ -23,6 +24,10 @@ from seedance_temporal.settings import Settings
 _QUERIES = 3
 
 
+# An empty id cannot be signalled, and would block the workflow that grants places.
+JobId = Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class PlaceRequest(Shape):
     """A job that needs a place.
 
@@ -33,7 +38,7 @@ class PlaceRequest(Shape):
         since: When the job first needed it.
     """
 
-    job_id: str
+    job_id: JobId
     user: str
     rank: int = 0
     priority: int = 0
@@ -54,7 +59,7 @@ class Lease(Shape):
         since: When it was granted, or last shown to be needed.
     """
 
-    job_id: str
+    job_id: JobId
     user: str
     since: AwareDatetime
 

@@ -76,7 +76,7 @@ def build_workers(
         workflow_runner=NoReadAhead(),
         graceful_shutdown_timeout=timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE,
     )
-    places = PlaceActivities(ledger, ark, settings, search_attributes)
+    places = PlaceActivities(ledger, ark, settings)
     create = CreateActivities(ledger, bucket, ark, settings)
     # A workflow's worker can execute activities of its own queue past that queue's rate, so queues with a rate have no
     # workflows.

@@ -191,7 +191,7 @@ class GenerateVideo:
             cancelling = self._inbox.cancel.pending
             if cancelling:
                 await self._inbox.cancel.send(task)
-            elif announced == SUCCEEDED:
+            elif announced == SUCCEEDED and not self._creating.place.may_be_held:
                 video = await self._copying.copy_at_once(task, lambda: self._inbox.cancel.pending)
                 if video is not None:
                     self._progress.show_status(SUCCEEDED, "copy")

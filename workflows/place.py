@@ -45,6 +45,11 @@ class HeldPlace:
         return self._granted
 
     @property
+    def may_be_held(self) -> bool:
+        """Whether the job may have a place, which others wait for while its video is copied."""
+        return self._is_needed and self._to_free
+
+    @property
     def _is_needed(self) -> bool:
         return self._progress.context.capped or self._refused
 
@@ -85,7 +90,7 @@ class HeldPlace:
 
     async def free(self) -> None:
         """Free the place, if the job may have one: its task has ended."""
-        if self._is_needed and self._to_free:
+        if self.may_be_held:
             self._to_free = False
             await self._give_back(contract.SIGNAL_PLACE_FREED)
 
@@ -94,7 +99,7 @@ class HeldPlace:
 
         After a Reset, a create of the run before can be on its way: so the ledger is asked before the place is freed.
         """
-        if self._is_needed and self._to_free:
+        if self.may_be_held:
             await self._give_back(contract.SIGNAL_PLACE_UNUSED)
 
     async def _give_back(self, signal: str) -> None:

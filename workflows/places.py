@@ -20,7 +20,10 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.places import Asked, Lease, Place, PlaceRequest, PlacesInput
     from seedance_temporal.waiting_line import WaitingLine
     from workflows import policies
-    from workflows.waits import history_is_long, until
+    from workflows.waits import until
+
+# The holders of places that Temporal's UI names, the oldest first.
+_MOST_SHOWN = 20
 
 
 @workflow.defn(name=contract.PLACES)
@@ -50,13 +53,14 @@ class Places:
     @workflow.run
     async def run(self, input: PlacesInput) -> None:
         """Grant places as they come free, and check those that are not freed while jobs wait."""
-        if not self._known:
-            await until(lambda: False, policies.PLACES_REST, "until open jobs are listed")
-            await self._learn()
+        bytes_before = workflow.info().get_current_history_size()
         while True:
-            while self._unused or self._asked_again or (self._has_work and not history_is_long()):
+            if not self._known:
+                await until(lambda: False, policies.PLACES_REST, "until open jobs are listed")
+                await self._learn()
+            while self._unused or self._asked_again or (self._has_work and not _is_long(bytes_before)):
                 await (self._check_unused() if self._unused else self._grant())
-            if history_is_long():
+            if _is_long(bytes_before):
                 break
             self._show()
             waits = bool(self._line)
@@ -85,13 +89,17 @@ class Places:
         return bool(self._unused or self._asked_again) or (bool(self._line) and self._has_free)
 
     @property
+    def _oldest(self) -> list[Lease]:
+        return sorted(self._leases.values(), key=lambda lease: lease.since)[:_MOST_SHOWN]
+
+    @property
     def _check_at(self) -> datetime | None:
         """When the oldest place is to be checked; None where no place is taken."""
         oldest = min((lease.since for lease in self._leases.values()), default=None)
         return max(oldest, self._checked_at) + policies.PLACE_CHECK if oldest is not None else None
 
     def _has_changed(self, waits: bool) -> bool:
-        return self._has_work or bool(self._line) is not waits
+        return self._has_work or bool(self._line) is not waits or not self._known
 
     @property
     def _places(self) -> Counter[str]:
@@ -169,7 +177,10 @@ class Places:
 
     def _show(self) -> None:
         of = f" of {self._limit}" if self._limit is not None else ""
-        workflow.set_current_details(f"{len(self._leases)}{of} places are taken. Jobs that wait: {len(self._line)}.")
+        holders = "".join(f"\n- {lease.job_id}, since {lease.since:%Y-%m-%d %H:%M} UTC" for lease in self._oldest)
+        workflow.set_current_details(
+            f"{len(self._leases)}{of} places are taken. Jobs that wait: {len(self._line)}.\n{holders}"
+        )
 
     # Handlers: they never raise
 
@@ -181,6 +192,8 @@ class Places:
                 asked = Asked.model_validate(arg)
             except ValidationError:
                 continue
+            # While there was no limit, jobs created tasks without a place.
+            self._known = self._known and (self._limit is not None or asked.limit is None)
             self._limit = asked.limit
             for request in asked.requests:
                 if request.job_id in self._leases:
@@ -215,3 +228,13 @@ class Places:
             before=self._line.before(job_id, self._places),
             waiting=len(self._line),
         )
+
+
+def _is_long(bytes_before: int) -> bool:
+    """Return whether a new run should take over. What this one began with does not count, or it would end at once."""
+    info = workflow.info()
+    return (
+        info.is_continue_as_new_suggested()
+        or info.get_current_history_length() >= policies.MOST_EVENTS
+        or info.get_current_history_size() - bytes_before >= policies.MOST_HISTORY_BYTES
+    )

@@ -191,8 +191,9 @@ PLACES_READ_RETRY = RetryPolicy(
 )
 # Where jobs wait and no place is free, each place that was not freed for so long is checked: most tasks take less.
 PLACE_CHECK = timedelta(minutes=5)
-# A signal of places can hold 2 MiB at continue-as-new. Jobs over that many ask again by themselves.
-MOST_WAITING = 8_000
+# What a new run of places begins with: some 200 bytes for each, and an argument may have 2 MiB. Jobs over that many ask
+# again by themselves.
+MOST_WAITING = 4_000
 # A job that waits asks again after this time, and then half as often each time, up to the second: only because an
 # operator can end the workflow that grants places.
 PLACE_ASK_AGAIN = timedelta(minutes=10)

@@ -19,6 +19,8 @@ JITTER = 0.1
 _STEP = 0.07
 # The first poll comes when that share of the tasks is done.
 _FIRST_SHARE = 0.05
+# However long tasks took: one that is quick again has a URL that lives for a day.
+_LATEST_FIRST_SECONDS = 3_600.0
 # The wait is shorter where more than the usual share of the tasks that are left ends within the next tenth of the time,
 # and longer where fewer do. By the square root: that trades polls for delay best.
 _WINDOW = 0.1
@@ -35,7 +37,7 @@ _TYPICAL_SECONDS = {"480p": 60.0, "720p": 100.0, "1080p": 150.0, "4k": 240.0}
 def first_poll(request: VideoRequest, times: Sequence[float]) -> float:
     """Return the seconds from a task's creation to its first poll."""
     if len(times) >= LEAST_TIMES:
-        return times[int(len(times) * _FIRST_SHARE)]
+        return min(times[int(len(times) * _FIRST_SHARE)], _LATEST_FIRST_SECONDS)
     base = _TYPICAL_SECONDS.get(request.resolution, _TYPICAL_SECONDS["720p"])
     quick = 0.6 if "-fast" in request.model or "-mini" in request.model else 1.0
     return float(base * quick * max(1.0, request.duration / 5) ** 0.5)

@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import activities.create
+import activities.deadline
 from activities.create import CreateActivities, CreateInput, CreateResult
 from activities.ledger import LedgerActivities, OutcomeInput, ReadLedgerInput
 from seedance_temporal.audit.bucket_evidence import read_bucket_evidence
@@ -98,7 +99,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.loop = Loop()
         self.clock = 1_000_000.0
         # The create's total time is measured on these clocks; an hour has to pass without waiting for it.
-        vars(activities.create)["time"] = SimpleNamespace(monotonic=lambda: self.clock, time=lambda: self.clock)
+        vars(activities.deadline)["time"] = SimpleNamespace(monotonic=lambda: self.clock, time=lambda: self.clock)
         self.request = a_request()
         self.job_id = job_id_of(self.request)
         self.gates = Gates()
@@ -354,7 +355,7 @@ class LedgerModel(RuleBasedStateMachine):
                 task.cancel()
             self._step()
             self.loop.close()
-            vars(activities.create)["time"] = TIME
+            vars(activities.deadline)["time"] = TIME
 
     @invariant()
     def no_unauthorised_task_is_paid(self) -> None:
@@ -393,7 +394,7 @@ async def _repeated(activity: Callable[..., Awaitable[Any]], input: Any) -> Any:
             await asyncio.sleep(0)
 
 
-TIME = vars(activities.create)["time"]
+TIME = vars(activities.deadline)["time"]
 
 LedgerModel.TestCase.settings = settings(
     max_examples=EXAMPLES,

@@ -56,6 +56,8 @@ async def exchanged(stage: Stage, before: Path, names: Collection[str]) -> tuple
     stack = stage.stack
     # Without a listing, a lost create stays unknown.
     await stack.ark.fault("list", "503", times=None)
+    # The older code does not know it.
+    newer = {"SEEDANCE_PROBE_SECONDS": stack.environment.pop("SEEDANCE_PROBE_SECONDS")}
     workers = [await stack.start_worker("worker-before", before)]
     requests = dict[str, VideoRequest]()
     async with AsyncExitStack() as phases:
@@ -70,7 +72,7 @@ async def exchanged(stage: Stage, before: Path, names: Collection[str]) -> tuple
         workers[0].process.terminate()
         assert await asyncio.wait_for(workers[0].process.wait(), STOP_SECONDS) == 0, "it ends in order"
         await stack.ark.clear_faults()
-        workers.append(await stack.start_worker("worker-now"))
+        workers.append(await stack.start_worker("worker-now", **newer))
         await unless_a_task_fails(stack, phases.aclose())
     ends = asyncio.gather(*(until_ended(stack, job_id_of(request)) for request in requests.values()))
     await unless_a_task_fails(stack, ends)

@@ -15,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 import activities.create
+import activities.deadline
 from activities.limits import LimitActivities
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import callback_token, job_id_of
@@ -487,7 +488,7 @@ async def test_clock_jump_ahead_ends_time(world: World, monkeypatch: pytest.Monk
     async def jump() -> None:
         setattr(Jumped, clock, staticmethod(lambda: clocks[clock]() + 3600))
 
-    monkeypatch.setattr(activities.create, "time", Jumped)
+    monkeypatch.setattr(activities.deadline, "time", Jumped)
     world.memory.after["claim"] = jump
     result = await world.create()
     assert (result.kind, await world.posts()) == ("not_sent", [])
@@ -506,7 +507,7 @@ async def test_clock_set_back_wins_no_time(ark: ArkControl, monkeypatch: pytest.
         back[0] = 3600
         await asyncio.sleep(1.7)
 
-    monkeypatch.setattr(activities.create, "time", Clock)
+    monkeypatch.setattr(activities.deadline, "time", Clock)
     world.memory.after["claim"] = set_back_and_slow
     assert ((await world.create()).kind, await world.posts()) == ("not_sent", [])
 

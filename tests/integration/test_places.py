@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.places import AskInput, CheckInput, PlaceActivities, TasksInput
 from dev.ark.control import ArkControl
-from seedance_temporal.contract import PLACES, SEEDANCE_PHASE, WORKFLOW, Queues, places_id
+from seedance_temporal.contract import PLACES, WORKFLOW, Queues, places_id
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.places import Lease, PlaceRequest, PlacesInput, place_of
 from seedance_temporal.request import VideoRequest
@@ -30,18 +29,12 @@ ANCIENT = timedelta(hours=80)
 Situation = Callable[[World], Awaitable[None]]
 
 
-async def start_run(client: Client, request: VideoRequest, *, phase: str | None = None) -> None:
-    pairs = [SearchAttributePair(SEEDANCE_PHASE, phase)] if phase is not None else []
-    await client.start_workflow(
-        WORKFLOW,
-        id=job_id_of(request),
-        task_queue=QUEUES.workflows,
-        search_attributes=TypedSearchAttributes(pairs),
-    )
+async def start_run(client: Client, request: VideoRequest) -> None:
+    await client.start_workflow(WORKFLOW, id=job_id_of(request), task_queue=QUEUES.workflows)
 
 
-def activities(world: World, *search_attributes: str) -> PlaceActivities:
-    return PlaceActivities(world.ledger, world.client, world.settings, search_attributes)
+def activities(world: World) -> PlaceActivities:
+    return PlaceActivities(world.ledger, world.client, world.settings)
 
 
 async def is_used(world: World) -> bool:
@@ -166,10 +159,9 @@ async def test_unused_place_is_freed_without_open_attempt(ark: ArkControl, situa
     assert await is_used(world) is used
 
 
-@pytest.mark.parametrize("knows_phases", [False, True])
-async def test_open_tasks_of_class_are_found(temporal: Client, knows_phases: bool) -> None:
+async def test_open_tasks_of_class_are_found(temporal: Client) -> None:
     bucket = MemoryBucket()
-    known = (SEEDANCE_PHASE.name,) if knows_phases else ()
+    await temporal.start_workflow(WORKFLOW, id="somebody-elses", task_queue=QUEUES.workflows)
     expected = set()
     for number, (resolution, claims, ends) in enumerate(
         [
@@ -180,9 +172,9 @@ async def test_open_tasks_of_class_are_found(temporal: Client, knows_phases: boo
             ("480p", True, False),
         ]
     ):
-        request = a_request(user_id=f"phases known: {knows_phases}", take=number + 1, resolution=resolution)
+        request = a_request(take=number + 1, resolution=resolution)
         world = World(request, bucket)
-        await start_run(temporal, request, phase="queued")
+        await start_run(temporal, request)
         if claims:
             await world.claim(1, created(f"cgt-{number}"))
         if ends:
@@ -192,9 +184,7 @@ async def test_open_tasks_of_class_are_found(temporal: Client, knows_phases: boo
     found: set[str] = set()
 
     async def all_found() -> bool:
-        result = await in_activity(
-            activities(world, *known).open_tasks, TasksInput(queue=QUEUES.create), client=temporal
-        )
+        result = await in_activity(activities(world).open_tasks, TasksInput(queue=QUEUES.create), client=temporal)
         found.clear()
         found.update(lease.job_id for lease in result.leases)
         return len(found) >= len(expected)

@@ -28,7 +28,7 @@ UNKNOWN = "seedance-" + "0" * 64
 LONELY = "volcengine"
 JOB_KEYS = {
     *("job_id", "request_hash", "phase", "attention", "task_id", "attempt", "result", "error", "user", "route"),
-    *("model", "started_at", "closed_at", "tokens", "cost_usd", "cost_cny", "detail"),
+    *("model", "started_at", "closed_at", "expected_at", "tokens", "cost_usd", "cost_cny", "detail"),
     *("estimated_tokens", "estimated_usd", "estimated_cny"),
 }
 ERROR_KEYS = {"code", "message", "class", "task_id", "attempt", "resubmit_could_help"}

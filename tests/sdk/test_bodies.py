@@ -37,7 +37,7 @@ CDN = "https://cdn.example.com"
 # What our client says although nobody gave it: the documentation leaves these defaults open, and prices hang on them.
 ALWAYS = {"resolution": "720p", "duration": 5, "generate_audio": False, "watermark": False}
 # What the caller says to us, and never to the provider.
-OURS_ALONE = {"user_id", "route", "rights", "take"}
+OURS_ALONE = {"user_id", "route", "rights", "labels", "take"}
 # What the SDK can send and our client never does: the models that take frames are older than those of the catalogue.
 THEIRS_ALONE = {"frames"}
 
@@ -112,8 +112,12 @@ CASES = (
         signed=a_signed_url("media", "a.png", 17),
     ),
     Case(
-        "rights and take stay here",
-        {"rights": {"depicts_real_person": True, "consent_reference": "contract 7"}, "take": 2},
+        "rights, labels and take stay here",
+        {
+            "rights": {"depicts_real_person": True, "consent_reference": "contract 7"},
+            "labels": {"project": "alpha"},
+            "take": 2,
+        },
     ),
     Case("the other route", {"route": "volcengine", "model": "doubao-seedance-2-0-260128"}),
     Case("an endpoint", {"model": "ep-20260101-abc"}),

@@ -88,6 +88,11 @@ def waits(settings: Settings, request: VideoRequest, *, elapsed: float, announce
     return min(drawn), max(drawn)
 
 
+def test_first_poll_leaves_most_of_url_life() -> None:
+    """Tasks that took a day are followed by one that is quick again."""
+    assert first_poll(USUAL, [100_000.0] * 20) <= 3_600
+
+
 def test_waits_grow_with_elapsed_time() -> None:
     settings = some_settings()
     least, most = waits(settings, USUAL, elapsed=0)

@@ -270,6 +270,8 @@ async def test_foreign_signals_change_nothing(grants: Grants) -> None:
     await grants.ask("a")
     await grants.granted("a")
     await grants.handle.signal(SIGNAL_PLACES_ASKED, args=["nonsense", {"limit": "many"}, None])
+    nobody = {"job_id": "", "user": "user", "since": LONG_AGO.isoformat()}
+    await grants.handle.signal(SIGNAL_PLACES_ASKED, {"limit": 9, "requests": [nobody]})
     await grants.handle.signal(SIGNAL_PLACE_FREED, args=[None, 7, {"job_id": grants.id_of("a")}, "unknown"])
     await grants.handle.signal(SIGNAL_PLACE_FREED)
     shown = await grants.place("a")
@@ -389,6 +391,37 @@ async def test_place_of_ended_job_is_checked(skipping_grants: Grants) -> None:
     await skipping_grants.ask("next")
     await skipping_grants.harness.skip(CHECK_SECONDS)
     await skipping_grants.granted("next")
+
+
+async def test_longest_line_is_granted(grants: Grants) -> None:
+    """What a run begins with is no reason for the next one to take over."""
+    grants.harness.fake.always("check_places", CheckResult(unneeded=()))
+    await grants.start_job("next")
+    others = (grants.request(f"other-{number}", since=LONG_AGO + timedelta(days=1)) for number in range(3_999))
+    held = Lease(job_id=grants.id_of("held"), user="user", since=LONG_AGO)
+    await grants.start(1, leases=(held,), waiting=(grants.request("next"), *others))
+    assert (await grants.place("next")).before == 0
+    await grants.free("held")
+    await grants.granted("next")
+    assert (await grants.handle.describe()).run_id == grants.harness.jobs[0].first_execution_run_id
+
+
+async def test_limit_that_comes_back_counts_existing_tasks(skipping_grants: Grants) -> None:
+    grants = skipping_grants
+    grants.harness.fake.always("check_places", CheckResult(unneeded=()))
+    grants.harness.fake.plan(
+        "open_tasks", TasksResult(leases=(Lease(job_id="meanwhile", user="user", since=LONG_AGO),))
+    )
+    await grants.start(1)
+    await grants.ask("a", limit=None)
+    await grants.granted("a")
+    await grants.free("a")
+    await grants.ask("b")
+    await grants.harness.skip(policies.PLACES_REST.total_seconds() + 1)
+    await grants.harness.fake.called("open_tasks")
+    assert (await grants.place("b")).before == 0
+    await grants.handle.signal(SIGNAL_PLACE_FREED, "meanwhile")
+    await grants.granted("b")
 
 
 async def test_new_run_knows_places(renewing_grants: Grants) -> None:
