@@ -75,9 +75,10 @@ class Creating:
         if self._media is None:
             self._media = await self._check_references()
             return decision  # the same one: the next round goes on with the references checked
-        if (self._progress.context.limited or self._limited) and not await self._reserve_quota():
-            return decision
         if not await self.place.take(self._run.continue_as_new_where_long):
+            return decision
+        # After the place: jobs that wait for one must not use up the budgets.
+        if (self._progress.context.limited or self._limited) and not await self._reserve_quota():
             return decision
         if await self._inbox.await_named_tasks() or self._inbox.cancel.requested:
             return decision
@@ -133,6 +134,7 @@ class Creating:
             self._waits = 0
             return True
         self._waits += 1
+        await self.place.give_up()
         self._progress.enter("waiting")
         self._progress.note("over_budget", "ledger", quota.waits_for)
         await self._progress.wait_for(

@@ -76,7 +76,7 @@ class HeldPlace:
         while not self._granted:
             await self._steps.ask_for_place(self._queue, self._as_request())
             await self._progress.wait_for(
-                "As many tasks as the settings allow are at the provider; the job waits for a place among them.",
+                "The job waits for one of the places that the settings allow at the provider.",
                 lambda: self._granted or self._inbox.interrupts,
                 pause.total_seconds(),
                 "a place at the provider, or ask for one again",

@@ -125,8 +125,8 @@ async def show(
         print_timeline(state)
         if place is not None and place.before is not None and place.limit is not None:
             out.print(
-                f"[dim]place     [/] {place.taken:,} of {place.limit:,} taken at the provider; "
-                f"{place.before:,} jobs get one before this job"
+                f"[dim]place     [/] {place.taken:,} of {place.limit:,} are taken; jobs that get one before this job: "
+                f"{place.before:,}"
             )
         print_holds([hold] if hold is not None else [], out)
         for step in failing:

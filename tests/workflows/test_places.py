@@ -13,6 +13,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.limits import QuotaResult
 from activities.places import CheckInput, CheckResult, TasksResult
 from seedance_temporal.contract import (
     PLACES,
@@ -510,6 +511,38 @@ async def test_job_waits_for_place_then_frees_it(capped: Grants) -> None:
     # The task has ended, and its video is still being copied.
     assert (await place_of(capped, job)).taken == 0
     held.release()
+    assert await job.result() == RESULT
+
+
+async def test_waiting_job_reserves_no_quota(capped: Grants) -> None:
+    """A thousand jobs that wait for ten places must not use up a budget."""
+    harness = capped.harness
+    await capped.ask("other")
+    await capped.granted("other")
+    harness.fake.create(created(seconds=0), capped=True, limited=True)
+    harness.fake.plan("reserve_quota", QuotaResult())
+    harness.fake.finish()
+    job = await harness.start()
+    await until_in_line(capped, job)
+    assert harness.fake.names() == ["read_ledger"]
+    await capped.free("other")
+    assert await job.result() == RESULT
+    assert harness.fake.names()[1:3] == ["reserve_quota", "create_task"]
+
+
+async def test_job_over_budget_gives_place_back(capped: Grants) -> None:
+    harness = capped.harness
+    harness.fake.always("check_places", unneeded)
+    harness.fake.create(created(seconds=0), capped=True, limited=True)
+    harness.fake.plan("reserve_quota", QuotaResult(waits_for="1 USD of the day's budget.", wait_seconds=3600))
+    harness.fake.plan("reserve_quota", QuotaResult())
+    harness.fake.finish()
+    job = await harness.start()
+    await harness.fake.called("check_places")
+    await capped.ask("other")
+    await capped.granted("other")
+    await capped.free("other")
+    await job.signal("retry")
     assert await job.result() == RESULT
 
 
