@@ -136,12 +136,16 @@ class CreateGate:
             self._show()
             if await self._ask(prober):
                 purpose = f"the create of {prober} is not answered: ask another job"
-                await until(lambda: self._probing is None or self._pause is not None, policies.PROBE_GRACE, purpose)
+                await until(
+                    lambda: self._probing is None or self._pause is not None or self._closing is None,
+                    policies.PROBE_GRACE,
+                    purpose,
+                )
             answered = self._probing is None
             self._probing = None
             if self._pause is not None or (answered and prober in self._probers):
                 return  # refused again
-            if not answered:
+            if not answered and prober in self._probers:  # not where the create of another job was taken meanwhile
                 self._probers.remove(prober)
         if self._closing is not None and self._pause is None:
             # Whichever create comes first then says whether the provider takes any.

@@ -256,6 +256,15 @@ async def test_unclear_probe_is_passed_over(gate: Gate) -> None:
     await gate.asked("b")
 
 
+async def test_success_of_another_ends_wait_for_probe(gate: Gate) -> None:
+    await gate.report("a")
+    await gate.report("b")
+    await gate.asked("a")
+    await gate.report("b", "opened")
+    await gate.ends()
+    await gate.rates(*CLOSED, *RAMP, *OPEN)
+
+
 async def test_gate_without_jobs_opens_at_lowest_rate(gate: Gate) -> None:
     await gate.report("ended")
     await gate.ends()
