@@ -172,8 +172,9 @@ class CreateGate:
         return True
 
     def _wait_longer(self) -> None:
+        if self._closing is None:  # the create of a job was taken while the key was tried
+            return
         self._refused += 1
-        assert self._closing is not None
         self._closing = self._closing.model_copy(update={"probe_at": self._next_probe()})
 
     def _next_probe(self) -> datetime:

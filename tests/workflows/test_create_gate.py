@@ -315,6 +315,19 @@ async def test_unanswered_free_call_is_no_acceptance(gate: Gate) -> None:
     await gate.asked("a")
 
 
+async def test_success_while_key_is_tried_opens(gate: Gate) -> None:
+    refused = Held(False)
+    gate.harness.fake.plan("is_key_accepted", refused)
+    await gate.report("a", attention="credentials")
+    await refused.reached.wait()
+    await gate.report("a", "opened")
+    assert gate.handle is not None
+    await gate.handle.current_details()  # the report has been taken in
+    refused.release()
+    await gate.ends()
+    await gate.rates(*CLOSED, *RAMP, *OPEN)
+
+
 # Pauses
 
 
