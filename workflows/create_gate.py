@@ -32,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         Pause,
         probe_queue,
     )
+    from seedance_temporal.identity import is_job_id
     from workflows import policies
     from workflows.waits import history_is_long, until
 
@@ -227,6 +228,10 @@ class CreateGate:
         try:
             report = GateReport.model_validate(args[0])
         except (ValidationError, IndexError):
+            return
+        # Temporal takes no signal to an absurd id: the gate would fail its task for ever. A history from before this
+        # check can hold other ids.
+        if not is_job_id(report.job_id) and workflow.patched("only-job-ids"):
             return
         self._changes += 1
         answers_probe = report.job_id == self._probing

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ class Gate:
         return Queues(self.harness.route).create
 
     def job_id(self, name: str) -> str:
-        return f"{self.harness.route}-{name}"
+        return f"seedance-{sha256(f'{self.harness.route}-{name}'.encode()).hexdigest()}"
 
     async def signal(self, signal: str, *args: Any, state: GateState | None = None) -> None:
         """Signal as the activity does: start the gate if there is none."""
@@ -385,6 +386,17 @@ async def test_nonsense_changes_nothing(gate: Gate) -> None:
     assert await gate.hold(kind="closed") == shown
     await gate.signal(SIGNAL_PAUSE, "nonsense")
     assert (await gate.hold(kind="paused")).why == ""
+
+
+@pytest.mark.parametrize("job_id", ["", "x" * 2_000, "seedance-byteplus-create-gate"], ids=["empty", "long", "gate"])
+async def test_report_of_no_job_is_ignored(gate: Gate, job_id: str) -> None:
+    foreign = GateReport(job_id=job_id, answer="closed", why="foreign", probe_seconds=SOON)
+    await gate.signal(SIGNAL_REPORTED, foreign)
+    await gate.ends()
+    await gate.report("a")
+    await gate.signal(SIGNAL_REPORTED, foreign)
+    await gate.asked("a")
+    assert (await gate.hold(kind="closed")).why == "AccountOverdueError: no"
 
 
 async def test_gate_that_may_not_hold_fails(gate: Gate) -> None:
