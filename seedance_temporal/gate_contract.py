@@ -121,6 +121,7 @@ class Hold(Shape):
         by: Who paused it, as Temporal names the process.
         prober: The job whose create is the next probe, or the one under way.
         probe_at: When the next probe is due.
+        problem: Why the rate cannot be changed, while Temporal does not let the worker do it.
     """
 
     queue: str
@@ -130,9 +131,14 @@ class Hold(Shape):
     by: str = ""
     prober: str | None = None
     probe_at: AwareDatetime | None = None
+    problem: str = ""
 
     def __str__(self) -> str:
         """Say it in a sentence or two."""
+        problem = f" {self.problem.rstrip('.')}; this is tried again." if self.problem else ""
+        return self._cause() + problem
+
+    def _cause(self) -> str:
         why = f": {self.why.rstrip('.')}" if self.why else ""
         since = f"since {self.since:%Y-%m-%d %H:%M} UTC"
         match self.kind:

@@ -55,6 +55,8 @@ class CreateGate:
         self._shares = dict(state.shares)
         self._probing: str | None = None
         self._changes = 0
+        self._problem = ""
+        self._not_allowed = 0
         self._opened_at = workflow.now()
 
     @workflow.run
@@ -65,7 +67,9 @@ class CreateGate:
                 workflow.continue_as_new(GateInput(route=self._route, queue=self._queue, state=self._state()))
             changes = self._changes
             self._show()
-            await self._set_rates()
+            if not await self._are_rates_set():
+                await self._change(changes, self._pause_until_rate(), "try again to set the rate")
+                continue
             if self._changes != changes:
                 continue
             if self._pause is not None:
@@ -86,11 +90,42 @@ class CreateGate:
 
     # Rates
 
+    async def _are_rates_set(self) -> bool:
+        """Set the rates that are not set yet; return False where Temporal does not let the worker do it for now.
+
+        Raises:
+            ActivityError: Temporal does not, and the gate has held nothing yet: it fails, and jobs wait for themselves.
+        """
+        was = self._problem
+        try:
+            await self._set_rates()
+        except ActivityError as error:
+            refusal = error.cause
+            # A gate that fails later would leave behind the rate that it set last, for good.
+            if not isinstance(refusal, ApplicationError) or refusal.type != "RateNotAllowed" or self._holds_nothing_yet:
+                raise
+            self._problem = refusal.message
+            self._not_allowed += 1
+        else:
+            self._problem, self._not_allowed = "", 0
+        if self._problem != was:
+            self._show()
+        return not self._problem
+
+    @property
+    def _holds_nothing_yet(self) -> bool:
+        return not self._shares and (self._pause is not None or self._closing is not None)
+
+    def _pause_until_rate(self) -> timedelta:
+        longest = policies.RATE_NOT_ALLOWED_LONGEST_PAUSE
+        # A power of hundreds would not be a time any more.
+        return min(policies.RATE_NOT_ALLOWED_PAUSE * 2 ** min(self._not_allowed - 1, 20), longest)
+
     async def _set_rates(self) -> None:
         """Set the rates that are not set yet.
 
         Raises:
-            ActivityError: Temporal does not let the worker set rates: the gate fails, and jobs wait for themselves.
+            ActivityError: Temporal does not let the worker set rates.
         """
         share = None
         if self._pause is not None or self._closing is not None:
@@ -209,13 +244,15 @@ class CreateGate:
                 prober=next(iter(self._probers), None),
                 probe_at=self._closing.probe_at if self._probing is None else None,
             )
-        if self._ramp is not None:
+        if self._ramp is not None or self._problem:
             return Hold(queue=self._queue, kind="ramping", since=self._opened_at)
         return None
 
     def _show(self) -> None:
         """Show the hold in the memo, which is read without a worker, and in Temporal's UI."""
         hold = self._hold()
+        if hold is not None:
+            hold = hold.model_copy(update={"problem": self._problem})
         if hold != workflow.memo_value(MEMO_HOLD, None, type_hint=Hold):
             workflow.upsert_memo({MEMO_HOLD: hold})
         workflow.set_current_details(str(hold or "Creates are not held."))

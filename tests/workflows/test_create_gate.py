@@ -406,6 +406,23 @@ async def test_gate_that_may_not_hold_fails(gate: Gate) -> None:
         await gate.ends()
 
 
+async def test_gate_that_may_no_longer_set_rates_tries_on(gate: Gate) -> None:
+    forbidden = ApplicationError("not for you", type="RateNotAllowed", non_retryable=True)
+    allowed = Held(None)
+    gate.harness.fake.plan("set_create_rate", None, None, forbidden, forbidden, allowed)
+    await gate.report("a")
+    await gate.asked("a")
+    await gate.report("a", "opened")
+    await allowed.reached.wait()
+    hold = await gate.hold(kind="ramping", problem="not for you")
+    assert str(hold).endswith("step by step. not for you; this is tried again.")
+    assert gate.handle is not None
+    assert "not for you" in await gate.handle.current_details()
+    allowed.release()
+    await gate.ends()
+    await gate.rates(*CLOSED, *[RAMP[0]] * 3, *RAMP[1:], *OPEN)
+
+
 async def test_long_hold_continues_as_new(renewing: Harness) -> None:
     async with run_gate(renewing) as gate:
         await gate.report("a", seconds=HOURS)
