@@ -83,6 +83,8 @@ class GateState(Shape):
         pause: The pause, while there is one.
         closing: The refusal, while creates are held for one.
         ramp: The step of the ramp after a reopening; None before and after it.
+        step_ends: The end of that step; None before its rate is set.
+        unproven: The first refusal, while the gate is open again without a create that was taken.
         refused: Probes that were refused since the last one that succeeded.
         probers: Jobs behind the gate that can probe; the first is the next.
         probe_seconds: Seconds until the first probe.
@@ -92,6 +94,8 @@ class GateState(Shape):
     pause: Pause | None = None
     closing: Closing | None = None
     ramp: int | None = None
+    step_ends: AwareDatetime | None = None
+    unproven: AwareDatetime | None = None
     refused: int = 0
     probers: tuple[str, ...] = ()
     probe_seconds: float = 30

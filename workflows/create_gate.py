@@ -49,6 +49,8 @@ class CreateGate:
         self._pause = state.pause
         self._closing = state.closing
         self._ramp = state.ramp
+        self._step_ends = state.step_ends
+        self._unproven = state.unproven
         self._refused = state.refused
         self._probers = list(state.probers)
         self._probe_seconds = state.probe_seconds
@@ -73,13 +75,16 @@ class CreateGate:
             if self._changes != changes:
                 continue
             if self._pause is not None:
+                self._step_ends = None  # no create tries the rate of the step
                 await self._change(changes)
             elif self._closing is not None:
                 if not await self._change(changes, self._closing.probe_at - workflow.now(), "probe"):
                     await self._probe()
             elif self._ramp is not None:
+                # A time: signals do not prolong the step.
                 step = timedelta(seconds=policies.RAMP_STEP * self._probe_seconds)
-                if not await self._change(changes, step, "raise the rate"):
+                self._step_ends = self._step_ends or workflow.now() + step
+                if not await self._change(changes, self._step_ends - workflow.now(), "raise the rate"):
                     self._raise_rate()
             else:
                 return
@@ -150,14 +155,15 @@ class CreateGate:
 
     def _raise_rate(self) -> None:
         assert self._ramp is not None
-        self._ramp += 1
+        self._ramp, self._step_ends = self._ramp + 1, None
         if self._ramp == len(policies.RAMP):
-            self._ramp, self._refused = None, 0
+            self._ramp, self._unproven, self._refused = None, None, 0
             self._probers.clear()
 
     def _open(self) -> None:
         """Begin the ramp."""
         self._closing, self._ramp, self._opened_at = None, 0, workflow.now()
+        self._step_ends = None
 
     # Probes
 
@@ -185,6 +191,7 @@ class CreateGate:
                 self._probers.remove(prober)
         if self._closing is not None and self._pause is None:
             # Whichever create comes first then says whether the provider takes any.
+            self._unproven = self._closing.since
             self._open()
 
     async def _is_key_accepted(self) -> bool:
@@ -225,6 +232,8 @@ class CreateGate:
             pause=self._pause,
             closing=self._closing,
             ramp=self._ramp,
+            step_ends=self._step_ends,
+            unproven=self._unproven,
             refused=self._refused,
             probers=tuple(self._probers),
             probe_seconds=self._probe_seconds,
@@ -276,7 +285,7 @@ class CreateGate:
             self._probing = None
         self._probers = [job_id for job_id in self._probers if job_id != report.job_id]
         if report.answer == "opened":
-            self._refused = 0
+            self._refused, self._unproven = 0, None
             self._probers.clear()
             if self._closing is not None:
                 self._open()
@@ -286,14 +295,15 @@ class CreateGate:
             self._close(report, answers_probe=answers_probe)
 
     def _close(self, report: GateReport, *, answers_probe: bool) -> None:
-        closing = self._closing
-        self._refused += answers_probe
-        self._ramp, self._probe_seconds = None, report.probe_seconds
+        closing, since = self._closing, self._unproven
+        # The first create after an opening for want of jobs is a probe as well.
+        self._refused += answers_probe or since is not None
+        self._ramp, self._unproven, self._probe_seconds = None, None, report.probe_seconds
         probe_at = closing.probe_at if closing is not None and not answers_probe else self._next_probe()
         self._closing = Closing(
             why=report.why,
             attention=report.attention,
-            since=closing.since if closing is not None else workflow.now(),
+            since=closing.since if closing is not None else since or workflow.now(),
             probe_at=report.reset_at or probe_at,
         )
 

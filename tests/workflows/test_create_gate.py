@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -281,6 +282,34 @@ async def test_refusal_in_ramp_closes_again(gate: Gate) -> None:
     await gate.report("b", seconds=HOURS)
     await gate.rates(*CLOSED, RAMP[0], CLOSED[0])
     assert (await gate.hold(kind="closed")).prober == gate.job_id("b")
+
+
+async def test_signals_do_not_prolong_step(gate: Gate) -> None:
+    await gate.report("a", seconds=1.5)
+    await gate.asked("a")
+    await gate.report("a", "opened", seconds=1.5)
+    await gate.rates(*CLOSED, RAMP[0])
+    for number in range(20):
+        if len(gate.set) > len([*CLOSED, RAMP[0]]):
+            break
+        await gate.report(f"other-{number}", "opened")
+        await asyncio.sleep(0.5)
+    assert gate.set[:4] == [*CLOSED, *RAMP[:2]]
+
+
+async def test_refusal_after_untried_opening_keeps_beginning(gate: Gate) -> None:
+    await gate.report("ended", seconds=1)
+    first = await gate.hold(kind="closed")
+    await gate.hold(kind="ramping")
+    await gate.report("b", seconds=HOURS)
+    hold = await gate.hold(kind="closed")
+    assert hold.since == first.since
+    assert hold.probe_at is not None
+    assert timedelta(hours=1.9) < hold.probe_at - now() < timedelta(hours=2)
+    await gate.report("b", "opened", seconds=HOURS)
+    await gate.hold(kind="ramping")
+    await gate.report("c", seconds=HOURS)
+    assert (await gate.hold(kind="closed")).since > first.since
 
 
 async def test_few_jobs_are_remembered(gate: Gate) -> None:
