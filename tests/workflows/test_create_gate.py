@@ -471,3 +471,23 @@ async def test_long_hold_continues_as_new(renewing: Harness) -> None:
         await gate.report("a", "opened", seconds=HOURS)
         await gate.hold(kind="ramping")
         await gate.rates(*CLOSED, RAMP[0])
+
+
+async def test_long_ramp_continues_as_new(renewing: Harness) -> None:
+    began = now() - timedelta(hours=1)
+    closing = Closing(why="before", since=began, probe_at=now())
+    async with run_gate(renewing) as gate:
+        await gate.report("a", "unclear", state=GateState(closing=closing, probe_seconds=HOURS))
+        await gate.hold(kind="ramping")
+        for _ in range(SUGGESTED_FROM):
+            await gate.report("a", "unclear")
+        assert gate.handle is not None
+        first = gate.handle
+
+        async def continued() -> bool:
+            return (await first.events())[-1].event_type == CONTINUED
+
+        await until(continued, "the gate is continued as new")
+        await gate.report("b", seconds=HOURS)
+        assert (await gate.hold(kind="closed")).since == began
+        await gate.rates(*CLOSED, RAMP[0], CLOSED[0])
