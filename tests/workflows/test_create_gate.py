@@ -20,6 +20,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from seedance_temporal.contract import Queues
+from seedance_temporal.gate import hold_of, is_held, pause, set_rate, unpause
 from seedance_temporal.gate_contract import (
     GATE,
     MEMO_HOLD,
@@ -384,6 +385,37 @@ async def test_pause_outlasts_success_of_a_probe(gate: Gate) -> None:
     await gate.signal(SIGNAL_UNPAUSE)
     await gate.ends()
     await gate.rates(*CLOSED, ("probe", 0.0), RAMP[0], ("probe", None), *RAMP[1:], *OPEN)
+
+
+async def test_pause_waits_for_rate_that_is_being_raised(gate: Gate) -> None:
+    client = gate.harness.client
+    go, reached = asyncio.Event(), asyncio.Event()
+
+    async def set_late(input: Any) -> None:
+        if input.share == policies.RAMP[0]:
+            reached.set()
+            await go.wait()
+        await set_rate(client, input.queue, input.share and input.share * 3)
+
+    gate.harness.fake.always("set_create_rate", set_late)
+    await gate.report("a", seconds=SOON)
+    await gate.asked("a")
+    await gate.report("a", "opened")
+    await reached.wait()
+    pausing = asyncio.create_task(pause(client, gate.harness.route, "a test"))
+    assert gate.handle is not None
+    of_4k = Queues(gate.harness.route).create_4k
+    await until(lambda: is_held(client, of_4k), "the other queue is paused, after this one")
+    assert not pausing.done()
+    go.set()
+    await pausing
+    assert await is_held(client, gate.queue)
+    hold = await hold_of(client, gate.queue)
+    assert hold is not None
+    assert (hold.kind, hold.why) == ("paused", "a test")
+    await unpause(client, gate.harness.route)
+    await gate.ends()
+    await client.get_workflow_handle(gate_id(of_4k)).result()
 
 
 async def test_closed_gate_stays_closed_after_pause(gate: Gate) -> None:
