@@ -124,7 +124,8 @@ class CreateGate:
     def _pause_until_rate(self) -> timedelta:
         longest = policies.RATE_NOT_ALLOWED_LONGEST_PAUSE
         # A power of hundreds would not be a time any more.
-        return min(policies.RATE_NOT_ALLOWED_PAUSE * 2 ** min(self._not_allowed - 1, 20), longest)
+        pause: timedelta = policies.RATE_NOT_ALLOWED_PAUSE * 2 ** min(self._not_allowed - 1, 20)
+        return min(pause, longest)
 
     async def _set_rates(self) -> None:
         """Set the rates that are not set yet.
