@@ -242,7 +242,8 @@ class VideoJobs:
     async def pause(self, route: str, *, why: str = "") -> None:
         """Send no new creates of a route until :meth:`unpause`. Jobs wait; all that is paid goes on.
 
-        A create that is under way is finished. The pause outlives workers and Temporal's server.
+        A create that is under way is finished. The pause outlives workers and Temporal's server. The call takes some
+        seconds where no worker runs: it waits for the gate to take in the pause.
 
         Args:
             route: ``byteplus`` or ``volcengine``.

@@ -6,7 +6,8 @@ it back; docs/explanation/decisions/0010-creates-wait-in-their-queue.md says why
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio.api.enums.v1 import TaskQueueType
@@ -30,6 +31,9 @@ from seedance_temporal.gate_contract import (
     probe_queue,
 )
 
+# A gate that has a worker takes in a pause within a second, or when it has set the rate that it is about to set.
+_PAUSE_READ_WITHIN = timedelta(seconds=5)
+_PAUSE_READ_EVERY_SECONDS = 0.1
 _ACTIVITIES = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 
 
@@ -79,6 +83,8 @@ async def hold_of(client: Client, queue: str) -> Hold | None:
 async def pause(client: Client, route: str, why: str) -> None:
     """Hold the creates of a route until they are unpaused.
 
+    It takes up to 5 seconds where no worker takes in the pause: the gate then does when one runs.
+
     Raises:
         RPCError: Temporal does not answer, or does not allow it.
     """
@@ -88,6 +94,19 @@ async def pause(client: Client, route: str, why: str) -> None:
         for held in (queue, probe_queue(queue)):
             await set_rate(client, held, 0, why)
         await signal_gate(client, route, queue, SIGNAL_PAUSE, begun)
+    await asyncio.gather(*(_hold_again(client, queue, begun) for queue in Queues(route).creates))
+
+
+async def _hold_again(client: Client, queue: str, pause: Pause) -> None:
+    """Hold a queue once more when its gate has taken in the pause: before that, it can still have raised the rate."""
+    end = datetime.now(UTC) + _PAUSE_READ_WITHIN
+    while datetime.now(UTC) < end:
+        hold = await _hold_of_gate(client, queue)
+        if hold is not None and (hold.kind, hold.since) == ("paused", pause.since):
+            for held in (queue, probe_queue(queue)):
+                await set_rate(client, held, 0, pause.why)
+            return
+        await asyncio.sleep(_PAUSE_READ_EVERY_SECONDS)
 
 
 async def unpause(client: Client, route: str) -> None:

@@ -83,6 +83,8 @@ class GateState(Shape):
         pause: The pause, while there is one.
         closing: The refusal, while creates are held for one.
         ramp: The step of the ramp after a reopening; None before and after it.
+        step_ends: The end of that step; None before its rate is set.
+        unproven: The first refusal, while the gate is open again without a create that was taken.
         refused: Probes that were refused since the last one that succeeded.
         probers: Jobs behind the gate that can probe; the first is the next.
         probe_seconds: Seconds until the first probe.
@@ -92,6 +94,8 @@ class GateState(Shape):
     pause: Pause | None = None
     closing: Closing | None = None
     ramp: int | None = None
+    step_ends: AwareDatetime | None = None
+    unproven: AwareDatetime | None = None
     refused: int = 0
     probers: tuple[str, ...] = ()
     probe_seconds: float = 30
@@ -121,6 +125,7 @@ class Hold(Shape):
         by: Who paused it, as Temporal names the process.
         prober: The job whose create is the next probe, or the one under way.
         probe_at: When the next probe is due.
+        problem: Why the rate cannot be changed, while Temporal does not let the worker do it.
     """
 
     queue: str
@@ -130,9 +135,14 @@ class Hold(Shape):
     by: str = ""
     prober: str | None = None
     probe_at: AwareDatetime | None = None
+    problem: str = ""
 
     def __str__(self) -> str:
         """Say it in a sentence or two."""
+        problem = f" {self.problem.rstrip('.')}; this is tried again." if self.problem else ""
+        return self._cause() + problem
+
+    def _cause(self) -> str:
         why = f": {self.why.rstrip('.')}" if self.why else ""
         since = f"since {self.since:%Y-%m-%d %H:%M} UTC"
         match self.kind:

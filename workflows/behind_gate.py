@@ -48,6 +48,10 @@ class BehindGate:
 
     async def report(self, result: CreateResult) -> None:
         """Report a create that was refused for all, or one that was sent behind the gate."""
+        if result.needs_place:
+            # It says nothing about the provider: with a place, the job is still to send the probe.
+            self._asked = self._asked or self._is_probe
+            return
         if not (result.for_all or self.holds):
             return
         answer: Literal["closed", "opened", "unclear"] = "unclear"

@@ -32,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         Pause,
         probe_queue,
     )
+    from seedance_temporal.identity import is_job_id
     from workflows import policies
     from workflows.waits import history_is_long, until
 
@@ -48,12 +49,16 @@ class CreateGate:
         self._pause = state.pause
         self._closing = state.closing
         self._ramp = state.ramp
+        self._step_ends = state.step_ends
+        self._unproven = state.unproven
         self._refused = state.refused
         self._probers = list(state.probers)
         self._probe_seconds = state.probe_seconds
         self._shares = dict(state.shares)
         self._probing: str | None = None
         self._changes = 0
+        self._problem = ""
+        self._not_allowed = 0
         self._opened_at = workflow.now()
 
     @workflow.run
@@ -64,17 +69,22 @@ class CreateGate:
                 workflow.continue_as_new(GateInput(route=self._route, queue=self._queue, state=self._state()))
             changes = self._changes
             self._show()
-            await self._set_rates()
+            if not await self._are_rates_set():
+                await self._change(changes, self._pause_until_rate(), "try again to set the rate")
+                continue
             if self._changes != changes:
                 continue
             if self._pause is not None:
+                self._step_ends = None  # no create tries the rate of the step
                 await self._change(changes)
             elif self._closing is not None:
                 if not await self._change(changes, self._closing.probe_at - workflow.now(), "probe"):
                     await self._probe()
             elif self._ramp is not None:
+                # A time: signals do not prolong the step.
                 step = timedelta(seconds=policies.RAMP_STEP * self._probe_seconds)
-                if not await self._change(changes, step, "raise the rate"):
+                self._step_ends = self._step_ends or workflow.now() + step
+                if not await self._change(changes, self._step_ends - workflow.now(), "raise the rate"):
                     self._raise_rate()
             else:
                 return
@@ -85,11 +95,43 @@ class CreateGate:
 
     # Rates
 
+    async def _are_rates_set(self) -> bool:
+        """Set the rates that are not set yet; return False where Temporal does not let the worker do it for now.
+
+        Raises:
+            ActivityError: Temporal does not, and the gate has held nothing yet: it fails, and jobs wait for themselves.
+        """
+        was = self._problem
+        try:
+            await self._set_rates()
+        except ActivityError as error:
+            refusal = error.cause
+            # A gate that fails later would leave behind the rate that it set last, for good.
+            if not isinstance(refusal, ApplicationError) or refusal.type != "RateNotAllowed" or self._holds_nothing_yet:
+                raise
+            self._problem = refusal.message
+            self._not_allowed += 1
+        else:
+            self._problem, self._not_allowed = "", 0
+        if self._problem != was:
+            self._show()
+        return not self._problem
+
+    @property
+    def _holds_nothing_yet(self) -> bool:
+        return not self._shares and (self._pause is not None or self._closing is not None)
+
+    def _pause_until_rate(self) -> timedelta:
+        longest = policies.RATE_NOT_ALLOWED_LONGEST_PAUSE
+        # A power of hundreds would not be a time any more.
+        pause: timedelta = policies.RATE_NOT_ALLOWED_PAUSE * 2 ** min(self._not_allowed - 1, 20)
+        return min(pause, longest)
+
     async def _set_rates(self) -> None:
         """Set the rates that are not set yet.
 
         Raises:
-            ActivityError: Temporal does not let the worker set rates: the gate fails, and jobs wait for themselves.
+            ActivityError: Temporal does not let the worker set rates.
         """
         share = None
         if self._pause is not None or self._closing is not None:
@@ -114,14 +156,15 @@ class CreateGate:
 
     def _raise_rate(self) -> None:
         assert self._ramp is not None
-        self._ramp += 1
+        self._ramp, self._step_ends = self._ramp + 1, None
         if self._ramp == len(policies.RAMP):
-            self._ramp, self._refused = None, 0
+            self._ramp, self._unproven, self._refused = None, None, 0
             self._probers.clear()
 
     def _open(self) -> None:
         """Begin the ramp."""
         self._closing, self._ramp, self._opened_at = None, 0, workflow.now()
+        self._step_ends = None
 
     # Probes
 
@@ -136,15 +179,20 @@ class CreateGate:
             self._show()
             if await self._ask(prober):
                 purpose = f"the create of {prober} is not answered: ask another job"
-                await until(lambda: self._probing is None or self._pause is not None, policies.PROBE_GRACE, purpose)
+                await until(
+                    lambda: self._probing is None or self._pause is not None or self._closing is None,
+                    policies.PROBE_GRACE,
+                    purpose,
+                )
             answered = self._probing is None
             self._probing = None
             if self._pause is not None or (answered and prober in self._probers):
                 return  # refused again
-            if not answered:
+            if not answered and prober in self._probers:  # not where the create of another job was taken meanwhile
                 self._probers.remove(prober)
         if self._closing is not None and self._pause is None:
             # Whichever create comes first then says whether the provider takes any.
+            self._unproven = self._closing.since
             self._open()
 
     async def _is_key_accepted(self) -> bool:
@@ -168,8 +216,9 @@ class CreateGate:
         return True
 
     def _wait_longer(self) -> None:
+        if self._closing is None:  # the create of a job was taken while the key was tried
+            return
         self._refused += 1
-        assert self._closing is not None
         self._closing = self._closing.model_copy(update={"probe_at": self._next_probe()})
 
     def _next_probe(self) -> datetime:
@@ -184,6 +233,8 @@ class CreateGate:
             pause=self._pause,
             closing=self._closing,
             ramp=self._ramp,
+            step_ends=self._step_ends,
+            unproven=self._unproven,
             refused=self._refused,
             probers=tuple(self._probers),
             probe_seconds=self._probe_seconds,
@@ -203,13 +254,15 @@ class CreateGate:
                 prober=next(iter(self._probers), None),
                 probe_at=self._closing.probe_at if self._probing is None else None,
             )
-        if self._ramp is not None:
+        if self._ramp is not None or self._problem:
             return Hold(queue=self._queue, kind="ramping", since=self._opened_at)
         return None
 
     def _show(self) -> None:
         """Show the hold in the memo, which is read without a worker, and in Temporal's UI."""
         hold = self._hold()
+        if hold is not None:
+            hold = hold.model_copy(update={"problem": self._problem})
         if hold != workflow.memo_value(MEMO_HOLD, None, type_hint=Hold):
             workflow.upsert_memo({MEMO_HOLD: hold})
         workflow.set_current_details(str(hold or "Creates are not held."))
@@ -223,13 +276,17 @@ class CreateGate:
             report = GateReport.model_validate(args[0])
         except (ValidationError, IndexError):
             return
+        # Temporal takes no signal to an absurd id: the gate would fail its task for ever. A history from before this
+        # check can hold other ids.
+        if not is_job_id(report.job_id) and workflow.patched("only-job-ids"):
+            return
         self._changes += 1
         answers_probe = report.job_id == self._probing
         if answers_probe:
             self._probing = None
         self._probers = [job_id for job_id in self._probers if job_id != report.job_id]
         if report.answer == "opened":
-            self._refused = 0
+            self._refused, self._unproven = 0, None
             self._probers.clear()
             if self._closing is not None:
                 self._open()
@@ -239,14 +296,15 @@ class CreateGate:
             self._close(report, answers_probe=answers_probe)
 
     def _close(self, report: GateReport, *, answers_probe: bool) -> None:
-        closing = self._closing
-        self._refused += answers_probe
-        self._ramp, self._probe_seconds = None, report.probe_seconds
+        closing, since = self._closing, self._unproven
+        # The first create after an opening for want of jobs is a probe as well.
+        self._refused += answers_probe or since is not None
+        self._ramp, self._unproven, self._probe_seconds = None, None, report.probe_seconds
         probe_at = closing.probe_at if closing is not None and not answers_probe else self._next_probe()
         self._closing = Closing(
             why=report.why,
             attention=report.attention,
-            since=closing.since if closing is not None else workflow.now(),
+            since=closing.since if closing is not None else since or workflow.now(),
             probe_at=report.reset_at or probe_at,
         )
 

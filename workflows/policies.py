@@ -74,6 +74,9 @@ SET_RATE_TIMEOUT = timedelta(seconds=30)
 SET_RATE_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )
+# Temporal can withdraw a worker's permission to set rates while the gate holds: it tries until it has it again.
+RATE_NOT_ALLOWED_PAUSE = timedelta(seconds=1)
+RATE_NOT_ALLOWED_LONGEST_PAUSE = timedelta(minutes=5)
 # A free call that is not answered says as much as a refusal: the next one follows after the pause.
 KEY_ACCEPTED_WITHIN = timedelta(minutes=3)
 KEY_ACCEPTED_RETRY = RetryPolicy(maximum_attempts=2)

@@ -9,6 +9,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateResult
+from activities.places import CheckResult, TasksResult
 from seedance_temporal.contract import SIGNAL_RETRY, Queues
 from seedance_temporal.gate import set_rate
 from seedance_temporal.gate_contract import SIGNAL_PROBE
@@ -162,6 +163,20 @@ async def test_probe_that_was_not_sent_waits_for_itself(harness: Harness) -> Non
     await job.signal(SIGNAL_PROBE)
     await job.until_waiting()
     assert answers(harness) == ["closed", "unclear"]
+
+
+async def test_probe_without_place_stays_the_probe(harness: Harness) -> None:
+    """A limit was set while the job waited: it takes a place, and the gate still waits for its create."""
+    job = await start_behind_gate(harness, not_sent(3600, "no_place", needs_place=True), created(seconds=0))
+    harness.fake.plan("read_ledger", claim(2), claim(3))
+    harness.fake.always("open_tasks", TasksResult(leases=()))
+    harness.fake.always("check_places", CheckResult(unneeded=()))
+    harness.fake.finish()
+    await job.signal(SIGNAL_PROBE)
+    assert await job.result() == RESULT
+    assert await queues_of(job, harness) == ["create", "create", "create-probe", "create-probe"]
+    assert [call.input.placed for call in harness.fake.of("create_task")] == [False, False, True]
+    assert answers(harness) == ["closed", "opened"]
 
 
 @pytest.mark.parametrize("answer", [False, ApplicationError("no gate", non_retryable=True)], ids=["open", "away"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from seedance_temporal.contract import Queues
+from seedance_temporal.gate import hold_of, is_held, pause, set_rate, unpause
 from seedance_temporal.gate_contract import (
     GATE,
     MEMO_HOLD,
@@ -83,7 +86,7 @@ class Gate:
         return Queues(self.harness.route).create
 
     def job_id(self, name: str) -> str:
-        return f"{self.harness.route}-{name}"
+        return f"seedance-{sha256(f'{self.harness.route}-{name}'.encode()).hexdigest()}"
 
     async def signal(self, signal: str, *args: Any, state: GateState | None = None) -> None:
         """Signal as the activity does: start the gate if there is none."""
@@ -256,6 +259,15 @@ async def test_unclear_probe_is_passed_over(gate: Gate) -> None:
     await gate.asked("b")
 
 
+async def test_success_of_another_ends_wait_for_probe(gate: Gate) -> None:
+    await gate.report("a")
+    await gate.report("b")
+    await gate.asked("a")
+    await gate.report("b", "opened")
+    await gate.ends()
+    await gate.rates(*CLOSED, *RAMP, *OPEN)
+
+
 async def test_gate_without_jobs_opens_at_lowest_rate(gate: Gate) -> None:
     await gate.report("ended")
     await gate.ends()
@@ -271,6 +283,34 @@ async def test_refusal_in_ramp_closes_again(gate: Gate) -> None:
     await gate.report("b", seconds=HOURS)
     await gate.rates(*CLOSED, RAMP[0], CLOSED[0])
     assert (await gate.hold(kind="closed")).prober == gate.job_id("b")
+
+
+async def test_signals_do_not_prolong_step(gate: Gate) -> None:
+    await gate.report("a", seconds=1.5)
+    await gate.asked("a")
+    await gate.report("a", "opened", seconds=1.5)
+    await gate.rates(*CLOSED, RAMP[0])
+    for number in range(20):
+        if len(gate.set) > len([*CLOSED, RAMP[0]]):
+            break
+        await gate.report(f"other-{number}", "opened")
+        await asyncio.sleep(0.5)
+    assert gate.set[:4] == [*CLOSED, *RAMP[:2]]
+
+
+async def test_refusal_after_untried_opening_keeps_beginning(gate: Gate) -> None:
+    await gate.report("ended", seconds=1)
+    first = await gate.hold(kind="closed")
+    await gate.hold(kind="ramping")
+    await gate.report("b", seconds=HOURS)
+    hold = await gate.hold(kind="closed")
+    assert hold.since == first.since
+    assert hold.probe_at is not None
+    assert timedelta(hours=1.9) < hold.probe_at - now() < timedelta(hours=2)
+    await gate.report("b", "opened", seconds=HOURS)
+    await gate.hold(kind="ramping")
+    await gate.report("c", seconds=HOURS)
+    assert (await gate.hold(kind="closed")).since > first.since
 
 
 async def test_few_jobs_are_remembered(gate: Gate) -> None:
@@ -306,6 +346,19 @@ async def test_unanswered_free_call_is_no_acceptance(gate: Gate) -> None:
     await gate.asked("a")
 
 
+async def test_success_while_key_is_tried_opens(gate: Gate) -> None:
+    refused = Held(False)
+    gate.harness.fake.plan("is_key_accepted", refused)
+    await gate.report("a", attention="credentials")
+    await refused.reached.wait()
+    await gate.report("a", "opened")
+    assert gate.handle is not None
+    await gate.handle.current_details()  # the report has been taken in
+    refused.release()
+    await gate.ends()
+    await gate.rates(*CLOSED, *RAMP, *OPEN)
+
+
 # Pauses
 
 
@@ -332,6 +385,37 @@ async def test_pause_outlasts_success_of_a_probe(gate: Gate) -> None:
     await gate.signal(SIGNAL_UNPAUSE)
     await gate.ends()
     await gate.rates(*CLOSED, ("probe", 0.0), RAMP[0], ("probe", None), *RAMP[1:], *OPEN)
+
+
+async def test_pause_waits_for_rate_that_is_being_raised(gate: Gate) -> None:
+    client = gate.harness.client
+    go, reached = asyncio.Event(), asyncio.Event()
+
+    async def set_late(input: Any) -> None:
+        if input.share == policies.RAMP[0]:
+            reached.set()
+            await go.wait()
+        await set_rate(client, input.queue, input.share and input.share * 3)
+
+    gate.harness.fake.always("set_create_rate", set_late)
+    await gate.report("a", seconds=SOON)
+    await gate.asked("a")
+    await gate.report("a", "opened")
+    await reached.wait()
+    pausing = asyncio.create_task(pause(client, gate.harness.route, "a test"))
+    assert gate.handle is not None
+    of_4k = Queues(gate.harness.route).create_4k
+    await until(lambda: is_held(client, of_4k), "the other queue is paused, after this one")
+    assert not pausing.done()
+    go.set()
+    await pausing
+    assert await is_held(client, gate.queue)
+    hold = await hold_of(client, gate.queue)
+    assert hold is not None
+    assert (hold.kind, hold.why) == ("paused", "a test")
+    await unpause(client, gate.harness.route)
+    await gate.ends()
+    await client.get_workflow_handle(gate_id(of_4k)).result()
 
 
 async def test_closed_gate_stays_closed_after_pause(gate: Gate) -> None:
@@ -365,11 +449,39 @@ async def test_nonsense_changes_nothing(gate: Gate) -> None:
     assert (await gate.hold(kind="paused")).why == ""
 
 
+@pytest.mark.parametrize("job_id", ["", "x" * 2_000, "seedance-byteplus-create-gate"], ids=["empty", "long", "gate"])
+async def test_report_of_no_job_is_ignored(gate: Gate, job_id: str) -> None:
+    foreign = GateReport(job_id=job_id, answer="closed", why="foreign", probe_seconds=SOON)
+    await gate.signal(SIGNAL_REPORTED, foreign)
+    await gate.ends()
+    await gate.report("a")
+    await gate.signal(SIGNAL_REPORTED, foreign)
+    await gate.asked("a")
+    assert (await gate.hold(kind="closed")).why == "AccountOverdueError: no"
+
+
 async def test_gate_that_may_not_hold_fails(gate: Gate) -> None:
     gate.harness.fake.plan("set_create_rate", ApplicationError("no", type="RateNotAllowed", non_retryable=True))
     await gate.report("a")
     with pytest.raises(WorkflowFailureError):
         await gate.ends()
+
+
+async def test_gate_that_may_no_longer_set_rates_tries_on(gate: Gate) -> None:
+    forbidden = ApplicationError("not for you", type="RateNotAllowed", non_retryable=True)
+    allowed = Held(None)
+    gate.harness.fake.plan("set_create_rate", None, None, forbidden, forbidden, allowed)
+    await gate.report("a")
+    await gate.asked("a")
+    await gate.report("a", "opened")
+    await allowed.reached.wait()
+    hold = await gate.hold(kind="ramping", problem="not for you")
+    assert str(hold).endswith("step by step. not for you; this is tried again.")
+    assert gate.handle is not None
+    assert "not for you" in await gate.handle.current_details()
+    allowed.release()
+    await gate.ends()
+    await gate.rates(*CLOSED, *[RAMP[0]] * 3, *RAMP[1:], *OPEN)
 
 
 async def test_long_hold_continues_as_new(renewing: Harness) -> None:
@@ -391,3 +503,23 @@ async def test_long_hold_continues_as_new(renewing: Harness) -> None:
         await gate.report("a", "opened", seconds=HOURS)
         await gate.hold(kind="ramping")
         await gate.rates(*CLOSED, RAMP[0])
+
+
+async def test_long_ramp_continues_as_new(renewing: Harness) -> None:
+    began = now() - timedelta(hours=1)
+    closing = Closing(why="before", since=began, probe_at=now())
+    async with run_gate(renewing) as gate:
+        await gate.report("a", "unclear", state=GateState(closing=closing, probe_seconds=HOURS))
+        await gate.hold(kind="ramping")
+        for _ in range(SUGGESTED_FROM):
+            await gate.report("a", "unclear")
+        assert gate.handle is not None
+        first = gate.handle
+
+        async def continued() -> bool:
+            return (await first.events())[-1].event_type == CONTINUED
+
+        await until(continued, "the gate is continued as new")
+        await gate.report("b", seconds=HOURS)
+        assert (await gate.hold(kind="closed")).since == began
+        await gate.rates(*CLOSED, RAMP[0], CLOSED[0])
