@@ -62,7 +62,7 @@ class LimitActivities:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._ledger = ledger
-        self._spending = Spending(ledger, bucket, settings)
+        self._spending = Spending(ledger, bucket, settings, clock)
         self._settings = settings
         self._clock = clock
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from seedance_temporal.ledger.past_days import PastDays
@@ -23,7 +23,7 @@ from seedance_temporal.storage.bucket import Bucket
 WARN_PERCENT = 80
 # What tasks have cost is read again after so many seconds, and always before a budget refuses.
 _CORRECTED_EVERY = 60.0
-# After midnight, workers whose clocks are behind can still add entries to the day before.
+# After midnight, workers whose clocks are behind can still add entries to the day before, unless it is closed.
 _DAY_IS_OPEN_LONGER = timedelta(minutes=10)
 
 
@@ -47,29 +47,50 @@ def user_key(user_id: str) -> str:
 
 
 class Spending:
-    """The logs of all days, in a bucket. The settings hold the limits."""
+    """The logs of all days, in a bucket. The settings hold the limits, and ``clock`` returns the time, in UTC."""
 
-    def __init__(self, ledger: Ledger, bucket: Bucket, settings: Settings) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        bucket: Bucket,
+        settings: Settings,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._settings = settings
+        self._clock = clock
         self._bucket = bucket
-        # Of today and yesterday.
+        # Of today and yesterday, by the clock or the closed days.
         self._logs: dict[date, SpendingLog] = {}
         self._closed: date | None = None
         self._past = PastDays(ledger, bucket, settings)
 
     async def reserve(self, entry: QuotaEntry) -> Refusal | Reservation:
-        """Add an entry to the log of its day, unless the job's attempt has one, or a limit forbids it."""
+        """Add an entry to the log of the day, unless there is one that permits the same, or a limit forbids it.
+
+        It is dated by the time at which it is added, which can be after midnight where it had to wait.
+        """
         asked = time.monotonic()
-        today = entry.at.date()
-        yesterday = await self._yesterday(entry.at)
+        while True:
+            answer = await self._reserve_in(self._open_log(), entry, asked)
+            if answer is not None:
+                return answer
+
+    async def _reserve_in(self, log: SpendingLog, entry: QuotaEntry, asked: float) -> Refusal | Reservation | None:
+        """Do the same in the log of one day; None if that day ends meanwhile."""
+        due = [budget for budget in budgets(self._settings) if budget.payer in entry.payers]
+        yesterday = await self._yesterday(log.day, closes=any(budget.period == "month" for budget in due))
         # It can have been added just before midnight, by a run that was then reset.
         if (number := yesterday.find(entry)) is not None:
             return Reservation(yesterday.reference(number), "allowed yesterday")
-        log = self._log(today)
-        due = [budget for budget in budgets(self._settings) if budget.payer in entry.payers]
-        before = await self._before_today(due, today, entry.at, writes=True)
+        before = await self._before_today(due, log.day, self._clock(), writes=True)
+        if log.find(entry) is None and log.turns.locked():
+            # Another worker can have added it; a create that has its entry must not wait for those that have none.
+            await log.read_after(asked)
+        if (number := log.find(entry)) is not None:
+            return Reservation(log.reference(number), self._used(log, entry, due, before))
         async with log.turns:
-            while True:
+            while log is self._open_log():
+                entry = entry.model_copy(update={"at": max(self._clock(), _midnight(log.day))})
                 if (number := log.find(entry)) is not None:
                     return Reservation(log.reference(number), self._used(log, entry, due, before))
                 if due and time.monotonic() - log.corrected_since > _CORRECTED_EVERY:
@@ -86,6 +107,7 @@ class Spending:
                     warnings = tuple(_crossed(log, entry, due, before))
                     return Reservation(log.reference(number), self._used(log, entry, due, before), warnings)
                 await log.read_on()
+        return None
 
     async def figures(self, now: datetime) -> list[BudgetUse]:
         """Return how much of each budget is used, and write nothing. ``now``: in UTC."""
@@ -100,13 +122,26 @@ class Spending:
             for budget in found
         ]
 
-    async def _yesterday(self, now: datetime) -> SpendingLog:
-        """Read the log of the day before; no more of it once no worker adds to it."""
-        day = now.date() - timedelta(days=1)
+    def _open_log(self) -> SpendingLog:
+        """Return the log of today, or of the next day where a worker whose clock is ahead has begun that one."""
+        day = self._clock().date()
+        while self._log(day).closed:
+            day += timedelta(days=1)
+        return self._log(day)
+
+    async def _yesterday(self, today: date, *, closes: bool) -> SpendingLog:
+        """Read the log of the day before; no more of it once no worker adds to it.
+
+        Args:
+            closes: Whether to see to it that none does: what a month's budget counts before today must not grow.
+        """
+        day = today - timedelta(days=1)
         log = self._log(day)
-        if self._closed != day:
+        if closes:
+            await log.close(self._clock())
+        elif self._closed != day:
             await log.read_on()
-            if (now - timedelta(days=1) - _DAY_IS_OPEN_LONGER).date() == day:
+            if self._clock() >= _midnight(today) + _DAY_IS_OPEN_LONGER:
                 self._closed = day
         return log
 
@@ -174,6 +209,11 @@ class Spending:
             for budget in due
         ]
         return "; ".join(filter(None, [of_user, *map(str, uses)]))
+
+
+def _midnight(day: date) -> datetime:
+    """Return when a day begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _of_user(log: SpendingLog, user: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from datetime import date
+from datetime import date, datetime
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -35,7 +35,9 @@ class QuotaEntry(Fact):
         resubmits: How many resubmits had been granted: with the job, it names the attempt that may be paid for.
         usd: The most that it should cost, of CNY by the rate of that time; None where that was not known.
         user: The user, as a hash: a user id can name a person.
+        at: When it was added.
         payers: What it counts for: the account, and the labels.
+        closes: Whether it permits nothing, and ends the log: later entries belong to later days.
     """
 
     job_id: str
@@ -44,6 +46,7 @@ class QuotaEntry(Fact):
     at: Moment
     user: str = ""
     payers: tuple[str, ...] = ()
+    closes: bool = False
 
     @property
     def micro(self) -> int:
@@ -51,8 +54,9 @@ class QuotaEntry(Fact):
         return round(self.usd * MICRO) if self.usd is not None else 0
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.job_id, self.resubmits
+    def key(self) -> tuple[str, int, frozenset[str]]:
+        """What it permits: the same job with other labels needs an entry of its own, which counts for those."""
+        return self.job_id, self.resubmits, frozenset(self.payers)
 
 
 class SpendingLog:
@@ -61,6 +65,7 @@ class SpendingLog:
     Attributes:
         entries: By number, from 1 on.
         actual: The costs that are known, by number, in millionths of a USD.
+        closed: Whether the log is known to have ended.
         read_since, corrected_since: When the newest reading of entries, and of costs, began, by the monotonic clock.
         turns: For those in this process that want to add an entry: they need not race each other.
     """
@@ -69,15 +74,17 @@ class SpendingLog:
         self._bucket = bucket
         folder = limits_folder(prefix, day.isoformat())
         self._log, self._actual = f"{folder}log/", f"{folder}actual/"
-        self._keys: dict[tuple[str, int], int] = {}
+        self._keys: dict[tuple[str, int, frozenset[str]], int] = {}
         self.day = day
         self.entries: dict[int, QuotaEntry] = {}
         self.actual: dict[int, int] = {}
+        self.closed = False
         self.read_since = self.corrected_since = float("-inf")
         self.turns = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     def find(self, entry: QuotaEntry) -> int | None:
-        """Return the number of the entry of a job's attempt, as far as the log was read."""
+        """Return the number of the entry that permits the same, as far as the log was read."""
         return self._keys.get(entry.key)
 
     def counted(self, number: int) -> int:
@@ -93,7 +100,12 @@ class SpendingLog:
         return f"{self.day.isoformat()}/{number:06d}"
 
     async def add(self, entry: QuotaEntry) -> int | None:
-        """Add an entry after those that are known; None where another one is there, or our own after a lost answer."""
+        """Add an entry after those that are known.
+
+        None where another one is there, or our own after a lost answer, and where the log is closed.
+        """
+        if self.closed:
+            return None
         number = len(self.entries) + 1
         if not await self._bucket.create(self._name(number), as_json(entry.model_dump(mode="json"))):
             return None
@@ -103,13 +115,27 @@ class SpendingLog:
     async def read_on(self) -> None:
         """Read the entries that this process does not know."""
         since = time.monotonic()
-        if self.entries:
+        if self.closed:
+            pass
+        elif self.entries:
             while await self._read_block():
                 pass
         else:
             # From the beginning, what must not be in it is seen as well.
             await self._read(await self._list(1))
         self.read_since = since
+
+    async def read_after(self, asked: float) -> None:
+        """Read on, unless a reading began after a time by the monotonic clock: all who wait share the next one."""
+        async with self._reading:
+            if self.read_since < asked:
+                await self.read_on()
+
+    async def close(self, now: datetime) -> None:
+        """End the log, so that what was read of it stays all that is in it; those who add an entry race this one."""
+        while not self.closed:
+            await self.read_on()
+            await self.add(QuotaEntry(job_id="", resubmits=0, usd=0, at=now, closes=True))
 
     async def read_actual(self) -> None:
         """Read the costs that this process does not know, from one listing."""
@@ -136,7 +162,7 @@ class SpendingLog:
         """
         first = len(self.entries) + 1
         await self._read(await self._list(first, f"{first // _BLOCK:0{_DIGITS - 2}d}"))
-        return (len(self.entries) + 1) // _BLOCK > first // _BLOCK
+        return not self.closed and (len(self.entries) + 1) // _BLOCK > first // _BLOCK
 
     async def _read(self, numbers: list[int]) -> None:
         # What was read is kept where an activity runs out of time, so that the next one ends with more.
@@ -146,6 +172,9 @@ class SpendingLog:
                 self._take(number, entry)
 
     def _take(self, number: int, entry: QuotaEntry) -> None:
+        if entry.closes:
+            self.closed = True
+            return
         self.entries[number] = entry
         self._keys[entry.key] = number
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from dev.ark.faults import Operation
 from dev.ark.ledger import CreateEntry
 from dev.stack import Stack
 from seedance_temporal import JobState, VideoRequest
+from seedance_temporal.ledger.spending_log import QuotaEntry
 from tests.support import polling
 
 MODELS = {"byteplus": "dreamina-seedance-2-0-mini-260615", "volcengine": "doubao-seedance-2-0-mini-260615"}
@@ -40,6 +41,13 @@ async def a_faulty_request(
 async def creates_of(stack: Stack, request: VideoRequest) -> list[CreateEntry]:
     """Return every POST that the provider got for a request."""
     return [entry for entry in await stack.ark.ledger() if str(request.prompt) in str(entry.body)]
+
+
+async def entries_of(stack: Stack, job_ids: Collection[str]) -> dict[str, QuotaEntry]:
+    """Return the entries of jobs in the logs of spending, by name: other tests have theirs in the same logs."""
+    names = [stored.name for stored in await stack.bucket.list("seedance/limits/") if "/log/" in stored.name]
+    found = {name: QuotaEntry.model_validate_json(await stack.bucket.read(name) or b"") for name in names}
+    return {name: entry for name, entry in found.items() if entry.job_id in job_ids}
 
 
 async def until_posted(stack: Stack, request: VideoRequest) -> None:

@@ -128,6 +128,11 @@ def objects(bucket: MemoryBucket, kind: str) -> list[str]:
     return [name for name in bucket.stored if "/limits/" in name and kind in name]
 
 
+def permissions(bucket: MemoryBucket) -> int:
+    """Count the entries that allow a create: others close a day."""
+    return len([name for name in objects(bucket, "/log/") if not content(bucket, name)["closes"]])
+
+
 # Racing
 
 
@@ -165,6 +170,25 @@ async def test_entry_with_lost_answer_counts_once() -> None:
     worker = Worker(bucket, max_usd_per_day=2 * PRICE)
     assert [await worker.allows() for _ in range(3)] == [True, True, False]
     assert len(objects(bucket, "/log/")) == 2
+
+
+async def test_entry_is_found_past_waiting_jobs(bucket: MemoryBucket) -> None:
+    """A create checks its entry again, often on another worker than the one that added it."""
+    one, other = (Worker(bucket, max_usd_per_day=9.0) for _ in range(2))
+    await other.reserve(a_request())
+    request = a_request()
+    await one.reserve(request)
+    turns = asyncio.Event()
+    bucket.before["000002"] = turns.wait
+    waiting = asyncio.create_task(other.allows())
+    async with asyncio.timeout(10):
+        while not other.activities._spending._log(NOON.date()).turns.locked():
+            await asyncio.sleep(0)
+        assert await other.allows(request)
+    assert not waiting.done()
+    turns.set()
+    assert await waiting
+    assert permissions(bucket) == 3
 
 
 async def test_user_limit_and_budget_reserve_both_or_none(bucket: MemoryBucket) -> None:
@@ -274,6 +298,24 @@ async def test_account_is_one_route(bucket: MemoryBucket) -> None:
     assert await here.allows()
     assert await there.allows(a_request(**chinese))
     assert not await here.allows()
+
+
+async def test_other_labels_need_another_entry(bucket: MemoryBucket) -> None:
+    """A job that was cancelled before its create, and is submitted again with other labels, is still the same job."""
+    of_alpha, of_beta = {"usd_per_day": 5 * PRICE}, {"usd_per_day": PRICE}
+    worker = Worker(bucket, label_budgets={"project=alpha": of_alpha, "project=beta": of_beta})
+    assert await worker.allows(a_request(labels={"project": "beta"}))
+    request = a_request(labels=ALPHA | {"team": "x"})
+    assert await worker.allows(request)
+    relabelled = request.model_copy(update={"labels": {"project": "beta"}})
+    assert job_id_of(relabelled) == job_id_of(request)
+    assert "label project=beta" in (await worker.refuses(relabelled)).message
+    worker.now += timedelta(days=1)
+    assert await worker.allows(a_request(labels={"project": "beta"}))
+    assert "label project=beta" in (await worker.refuses(relabelled)).message
+    # The same labels in another order are the same.
+    assert await worker.allows(request.model_copy(update={"labels": {"team": "x"} | ALPHA}))
+    assert permissions(bucket) == 3
 
 
 # Corrected by what was billed
@@ -412,6 +454,43 @@ async def test_entry_of_a_worker_that_is_behind_is_found(bucket: MemoryBucket) -
     assert (await ahead.reserve(request)).used == "allowed yesterday"
 
 
+async def test_month_holds_where_a_clock_is_behind(bucket: MemoryBucket) -> None:
+    """The first entry of a day closes the day before, so the worker that is behind counts, and adds, on the new day."""
+    ahead, behind = (Worker(bucket, max_usd_per_month=10 * PRICE) for _ in range(2))
+    behind.now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
+    ahead.now = datetime(2026, 11, 23, 0, 0, 1, tzinfo=UTC)
+    allowed = [await behind.allows(), await ahead.allows()]
+    for _ in range(6):
+        allowed += [await behind.allows(), await ahead.allows()]
+        ahead.now += timedelta(seconds=20)
+    assert allowed.count(True) == 10
+    assert len(objects(bucket, "2026-11-22/log/")) == 1 + 1
+    assert all(content(bucket, name)["at"] >= "2026-11-23" for name in objects(bucket, "2026-11-23/log/"))
+
+
+async def test_entries_that_wait_past_midnight_count_anew(bucket: MemoryBucket) -> None:
+    worker = Worker(bucket, max_usd_per_month=10 * PRICE)
+    worker.now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
+    assert await worker.allows()
+    async with worker.activities._spending._log(worker.now.date()).turns:
+        late = [asyncio.create_task(worker.allows()) for _ in range(9)]
+        while len(worker.activities._spending._log(worker.now.date()).turns._waiters or ()) < len(late):
+            await asyncio.sleep(0)
+        worker.now = datetime(2026, 11, 23, 0, 0, 1, tzinfo=UTC)
+        allowed = [await worker.allows() for _ in range(5)]
+    allowed += await asyncio.gather(*late)
+    assert allowed.count(True) == 9
+    assert len(objects(bucket, "2026-11-23/log/")) == 9
+
+
+async def test_racing_workers_at_midnight_keep_month(bucket: MemoryBucket) -> None:
+    workers = [Worker(bucket, max_usd_per_month=10 * PRICE) for _ in range(3)]
+    for number, worker in enumerate(workers):
+        worker.now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC) + timedelta(seconds=number)
+    answers = await asyncio.gather(*(workers[n % 3].allows() for n in range(60)))
+    assert answers.count(True) == permissions(bucket) == 10
+
+
 async def test_month_adds_days_and_begins_anew(bucket: MemoryBucket) -> None:
     worker = Worker(bucket, max_usd_per_month=4 * PRICE)
     for day in (1, 2, 15, 30):
@@ -512,7 +591,8 @@ async def test_create_costs_few_requests(bucket: MemoryBucket) -> None:
     counting.requests.clear()
     await second.reserve(a_request())
     cold = counting.requests.copy()
-    assert cold["read"] == 251 + 21
+    # The entry that closes yesterday is read twice: to know that it is closed, and among the days of the month.
+    assert cold["read"] == 251 + 21 + 2
     counting.requests.clear()
     for _ in range(3):
         await first.reserve(a_request())
@@ -641,9 +721,9 @@ async def test_any_sequence_keeps_both_budgets(steps: list[Step]) -> None:
             counted[job] = counted[job][0], cost
         elif step == "again" and job is not None and counted[job][0] >= worker.now - timedelta(days=1):
             # A Reset, or a run that crashed after its claim.
-            before = len(objects(bucket, "/log/"))
+            before = permissions(bucket)
             assert isinstance(await worker.activities.reserve(job, open_jobs[job]), Reservation)
-            assert len(objects(bucket, "/log/")) == before
+            assert permissions(bucket) == before
         elif step == "day" and worker.now.day < calendar.monthrange(2026, 11)[1]:
             for each in workers:
                 each.now += timedelta(days=1)
