@@ -529,6 +529,22 @@ MUTANTS = (
         "tests/integration/test_budgets.py::test_unused_entry_is_given_back_to_month",
     ),
     Mutant(
+        1,
+        "the day before is not closed for a month's budget",
+        "seedance_temporal/ledger/spending.py",
+        "            await log.close(self._clock())",
+        "            await log.read_on()",
+        "tests/integration/test_budgets.py::test_month_holds_where_a_clock_is_behind",
+    ),
+    Mutant(
+        1,
+        "other labels use an entry that counts for none of them",
+        "seedance_temporal/ledger/spending_log.py",
+        "        return self.job_id, self.resubmits, frozenset(self.payers)",
+        "        return self.job_id, self.resubmits, frozenset()",
+        "tests/integration/test_budgets.py::test_other_labels_need_another_entry",
+    ),
+    Mutant(
         2,
         "an outcome is written to the claim of another",
         _LEDGER,
