@@ -276,9 +276,8 @@ class CreateGate:
             report = GateReport.model_validate(args[0])
         except (ValidationError, IndexError):
             return
-        # Temporal takes no signal to an absurd id: the gate would fail its task for ever. A history from before this
-        # check can hold other ids.
-        if not is_job_id(report.job_id) and workflow.patched("only-job-ids"):
+        # Temporal takes no signal to an absurd id: the gate would fail its task for ever.
+        if not is_job_id(report.job_id):
             return
         self._changes += 1
         answers_probe = report.job_id == self._probing
