@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 
 from temporalio import activity
 
+from seedance_temporal.identity import user_hash
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.facts import NOTHING_SENT
-from seedance_temporal.ledger.spending import Reservation, Spending, user_key
+from seedance_temporal.ledger.spending import Reservation, Spending
 from seedance_temporal.ledger.spending_log import QuotaEntry
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal, payers_of, refusal_by_price
@@ -103,7 +104,7 @@ class LimitActivities:
             resubmits=resubmits,
             usd=settings.in_usd(estimated.most),
             at=self._clock(),
-            user=user_key(request.user_id),
+            user=user_hash(request.user_id),
             payers=payers_of(request),
         )
         return await self._spending.reserve(entry)

@@ -22,7 +22,7 @@ from seedance_temporal import contract
 from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.contract import Queues
 from seedance_temporal.errors import InvalidJobId
-from seedance_temporal.identity import job_id_from
+from seedance_temporal.identity import job_id_from, user_hash
 from seedance_temporal.job import Shape
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger, LedgerDamaged
@@ -123,7 +123,7 @@ class PlaceActivities:
             for attempt in _open(facts):
                 request = attempt.claim.request if attempt.claim is not None else None
                 if request is None or self._queues.create_for(request.resolution) == input.queue:
-                    user = contract.share_of(request.user_id) if request is not None else ""
+                    user = user_hash(request.user_id) if request is not None else ""
                     return Lease(job_id=job_id, user=user, since=datetime.now(UTC))
             return None
 

@@ -5,13 +5,13 @@ There are no updates: docs/explanation/decisions/0008-signals-not-updates.md say
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
 from temporalio.common import Priority, SearchAttributeKey
 
 from seedance_temporal.events import Timeline
+from seedance_temporal.identity import user_hash
 from seedance_temporal.job import Attention, Shape
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
@@ -72,7 +72,7 @@ def priority_of(request: VideoRequest, *, batch: bool = False) -> Priority:
     ``priority`` have a key of their own, so that they do not wait behind the same user's others; their number cannot
     push back other users, as a priority key would.
     """
-    user = share_of(request.user_id)
+    user = user_hash(request.user_id)
     return Priority(
         priority_key=BATCH if batch else INTERACTIVE, fairness_key=f"{user}-first" if request.priority else user
     )
@@ -86,11 +86,6 @@ def lister_id(route: str) -> str:
 def places_id(create_queue: str) -> str:
     """Return the workflow id of the one that grants the places of a create queue."""
     return f"{create_queue}-places"
-
-
-def share_of(user_id: str) -> str:
-    """Return the name of a user's share: of queues, and of places."""
-    return hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
 def late_tasks_id(job_id: str, attempt: int) -> str:

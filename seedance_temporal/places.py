@@ -33,7 +33,7 @@ class PlaceRequest(Shape):
 
     Attributes:
         user: The user, hashed: each has an equal share.
-        rank: Temporal's priority key of the job: a lower one goes first, whoever the user is. 0 if it has none.
+        rank: Temporal's priority key of the job: a lower one goes first, before the shares of users count.
         priority: The request's priority: among the jobs of one user, a higher one goes first.
         since: When the job first needed it.
     """

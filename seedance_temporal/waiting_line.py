@@ -15,7 +15,7 @@ class WaitingLine:
 
     Next is the user with the fewest places; among equals the one who was served longest ago, then the one who has
     waited longest. So each user has an equal share, however many jobs wait. Within a user the highest priority goes
-    first, then the first to come. A lower rank goes before all that, whoever the user is.
+    first, then the first to come. Requests of a lower rank go before all others, also those of other users.
     """
 
     def __init__(self) -> None:

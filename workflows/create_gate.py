@@ -296,7 +296,7 @@ class CreateGate:
 
     def _close(self, report: GateReport, *, answers_probe: bool) -> None:
         closing, since = self._closing, self._unproven
-        # The first create after an opening for want of jobs is a probe as well.
+        # Where no job was left to probe, the queue was opened, and its first create was the probe.
         self._refused += answers_probe or since is not None
         self._ramp, self._unproven, self._probe_seconds = None, None, report.probe_seconds
         probe_at = closing.probe_at if closing is not None and not answers_probe else self._next_probe()

@@ -12,6 +12,7 @@ from temporalio.exceptions import FailureError
 with workflow.unsafe.imports_passed_through():
     from seedance_temporal import contract
     from seedance_temporal.contract import Carried, Queues
+    from seedance_temporal.identity import user_hash
     from seedance_temporal.places import PlaceRequest
     from seedance_temporal.request import VideoRequest
     from workflows import policies
@@ -25,7 +26,7 @@ class HeldPlace:
     """Take a place before a create, and free it once the job has no task at the provider.
 
     Attributes:
-        is_held: Whether the job has a place, or needs none. The create asks once more, between claim and POST.
+        is_held: Whether the job was granted a place. The create asks once more, between claim and POST.
     """
 
     def __init__(self, request: VideoRequest, carried: Carried, steps: Steps, inbox: Inbox, progress: Progress) -> None:
@@ -36,13 +37,9 @@ class HeldPlace:
         self._progress = progress
         self._since = carried.place_since
         self._refused = False
-        self._granted = False
+        self.is_held = False
         # A run before this one can have taken a place.
         self._to_free = True
-
-    @property
-    def is_held(self) -> bool:
-        return self._granted
 
     @property
     def may_be_held(self) -> bool:
@@ -55,11 +52,11 @@ class HeldPlace:
 
     def grant(self) -> None:
         """Take in the answer to a request."""
-        self._granted = True
+        self.is_held = True
 
     def refuse(self) -> None:
         """Note that a create was not sent because the job has no place."""
-        self._refused, self._granted = True, False
+        self._refused, self.is_held = True, False
 
     async def take(self, renew: Callable[[], Awaitable[None]]) -> bool:
         """Wait for a place, where one is needed; return False where a cancel, or a task of the job, comes first.
@@ -67,24 +64,24 @@ class HeldPlace:
         Args:
             renew: Lets a new run take over where the history has grown long.
         """
-        if not self._is_needed or self._granted:
+        if not self._is_needed or self.is_held:
             return True
         self._since = self._since or workflow.now()
         self._to_free = True
         pause = policies.PLACE_ASK_AGAIN
         self._progress.enter("waiting")
-        while not self._granted:
+        while not self.is_held:
             await self._steps.ask_for_place(self._queue, self._as_request())
             await self._progress.wait_for(
                 "The job waits for one of the places that the settings allow at the provider.",
-                lambda: self._granted or self._inbox.interrupts,
+                lambda: self.is_held or self._inbox.interrupts,
                 pause.total_seconds(),
                 "a place at the provider, or ask for one again",
             )
             if self._inbox.interrupts:
                 return False
             pause = min(pause * 2, policies.LONGEST_PLACE_PAUSE)
-            if not self._granted:
+            if not self.is_held:
                 await renew()
         return True
 
@@ -103,7 +100,7 @@ class HeldPlace:
             await self._give_back(contract.SIGNAL_PLACE_UNUSED)
 
     async def _give_back(self, signal: str) -> None:
-        self._granted = False
+        self.is_held = False
         sending = asyncio.create_task(self._send(signal))
         # Before a request for another one.
         await until(sending.done)
@@ -121,7 +118,7 @@ class HeldPlace:
         assert self._since is not None
         return PlaceRequest(
             job_id=workflow.info().workflow_id,
-            user=contract.share_of(self._request.user_id),
+            user=user_hash(self._request.user_id),
             # A client of an older release gave none.
             rank=workflow.info().priority.priority_key or contract.INTERACTIVE,
             priority=self._request.priority or 0,

@@ -6,7 +6,6 @@ One log serves all limits, so nothing is reserved for one of them where another 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -39,11 +38,6 @@ class Reservation(NamedTuple):
     reference: str = ""
     used: str = ""
     warnings: tuple[str, ...] = ()
-
-
-def user_key(user_id: str) -> str:
-    """Return the name of a user in the logs: hashed, because an id can name a person."""
-    return hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
 class Spending:

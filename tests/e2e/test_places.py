@@ -1,4 +1,4 @@
-"""Places through the whole stack: never more tasks than the limit, whatever dies; and each user has a share."""
+"""Places through the whole stack: the limit holds while workers die, and each user has a share."""
 
 from __future__ import annotations
 

@@ -1252,7 +1252,7 @@ MUTANTS = (
     ),
     Mutant(
         1,
-        "places go to whoever came first, however many a user has",
+        "a user gets all places before another user gets one",
         "seedance_temporal/waiting_line.py",
         "return request.rank, places, ",
         "return request.rank, 0, ",

@@ -1,9 +1,7 @@
 """An account that is closed for a day with many jobs waiting: few requests are refused, and every video is stored.
 
-The day is scaled by the time until the first probe: 86,400 s at 30 s are 2,880 times that, so 288 s at 0.1 s. Pauses
-double up to 120 times it, whatever it is, so the number of probes in a scaled day is that of a real one, as far as the
-machine is quick enough: a timer of Temporal takes a second at least, which makes probes fewer, and the first ones, of
-0.1 to 0.8 s, as long as that.
+The first probe comes after 0.1 s instead of 30 s, so a day is scaled to 288 s. Pauses double up to 120 times
+the first one, so a scaled day has as many probes as a real one, or fewer: a timer of Temporal takes a second at least.
 """
 
 from __future__ import annotations

@@ -558,7 +558,7 @@ async def test_label_that_no_total_names_is_read_from_logs(
 
 
 async def test_figures_write_nothing(bucket: MemoryBucket) -> None:
-    """Whoever reads a report may be a viewer of the bucket."""
+    """A report is also for people who may only read the bucket."""
     worker = Worker(bucket, max_usd_per_month=9.0, max_usd_per_day=1.0)
     await worker.create(a_request(), not_sent())
     before = list(bucket.writes)

@@ -486,6 +486,13 @@ async def unneeded(input: CheckInput) -> CheckResult:
     return CheckResult(unneeded=tuple(lease.job_id for lease in input.leases))
 
 
+async def until_free(grants: Grants) -> None:
+    """Wait until another job can have the place."""
+    await grants.ask("other")
+    await grants.granted("other")
+    await grants.free("other")
+
+
 async def until_in_line(renewing_grants: Grants, job: Job) -> None:
     async def is_next() -> bool:
         return (await place_of(renewing_grants, job)).before == 0
@@ -539,9 +546,7 @@ async def test_job_over_budget_gives_place_back(capped: Grants) -> None:
     harness.fake.finish()
     job = await harness.start()
     await harness.fake.called("check_places")
-    await capped.ask("other")
-    await capped.granted("other")
-    await capped.free("other")
+    await until_free(capped)
     await job.signal("retry")
     assert await job.result() == RESULT
 
@@ -586,9 +591,7 @@ async def test_create_that_was_not_sent_frees_place(capped: Grants) -> None:
     harness.fake.finish()
     job = await harness.start()
     await harness.fake.called("create_task")
-    await capped.ask("other")
-    await capped.granted("other")
-    await capped.free("other")
+    await until_free(capped)
     await job.signal("retry")
     assert await job.result() == RESULT
 
