@@ -49,16 +49,20 @@ class ListTasks:
     @workflow.run
     async def run(self, lister: ListerInput) -> None:
         """Read listings for as long as jobs request them."""
+        bytes_before = workflow.info().get_current_history_size()
         while await self._is_requested():
-            if history_is_long():
-                requested = tuple(self._requested.values())
-                workflow.continue_as_new(ListerInput(route=lister.route, requested=requested))
+            if history_is_long(bytes_before):
+                workflow.continue_as_new(ListerInput(route=lister.route, requested=self._carried()))
             requests, self._requested = list(self._requested.values()), {}
             for tier in sorted({request.service_tier for request in requests}):
                 await self._serve(tier, "", [request for request in requests if request.service_tier == tier])
 
     async def _is_requested(self) -> bool:
         return await until(lambda: bool(self._requested), policies.LISTER_IDLE, "end without requests")
+
+    def _carried(self) -> tuple[ListingRequest, ...]:
+        """Return the requests for the next run. Jobs over that many ask again after their own pause."""
+        return tuple(self._requested.values())[: policies.MOST_WAITING]
 
     async def _serve(self, tier: str, model: str, requests: list[ListingRequest]) -> None:
         """Read one listing, and answer each job that requested it; keep the requests where that fails.

@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.places import Asked, Lease, Place, PlaceRequest, PlacesInput
     from seedance_temporal.waiting_line import WaitingLine
     from workflows import policies
-    from workflows.waits import until
+    from workflows.waits import history_is_long, until
 
 # The holders of places that Temporal's UI names, the oldest first.
 _MOST_SHOWN = 20
@@ -58,9 +58,9 @@ class Places:
             if not self._known:
                 await until(lambda: False, policies.PLACES_REST, "until open jobs are listed")
                 await self._learn()
-            while self._unused or self._asked_again or (self._has_work and not _is_long(bytes_before)):
+            while self._unused or self._asked_again or (self._has_work and not history_is_long(bytes_before)):
                 await (self._check_unused() if self._unused else self._grant())
-            if _is_long(bytes_before):
+            if history_is_long(bytes_before):
                 break
             self._show()
             waits = bool(self._line)
@@ -228,13 +228,3 @@ class Places:
             before=self._line.before(job_id, self._places),
             waiting=len(self._line),
         )
-
-
-def _is_long(bytes_before: int) -> bool:
-    """Return whether a new run should take over. What this one began with does not count, or it would end at once."""
-    info = workflow.info()
-    return (
-        info.is_continue_as_new_suggested()
-        or info.get_current_history_length() >= policies.MOST_EVENTS
-        or info.get_current_history_size() - bytes_before >= policies.MOST_HISTORY_BYTES
-    )

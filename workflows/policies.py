@@ -194,8 +194,8 @@ PLACES_READ_RETRY = RetryPolicy(
 )
 # Where jobs wait and no place is free, each place that was not freed for so long is checked: most tasks take less.
 PLACE_CHECK = timedelta(minutes=5)
-# What a new run of places begins with: some 200 bytes for each, and an argument may have 2 MiB. Jobs over that many ask
-# again by themselves.
+# The requests that a new run of places, or of the lister, begins with: some 200 to 350 bytes each, and an argument may
+# have 2 MiB. Jobs over that many ask again by themselves.
 MOST_WAITING = 4_000
 # A job that waits asks again after this time, and then half as often each time, up to the second: only because an
 # operator can end the workflow that grants places.

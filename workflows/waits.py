@@ -76,13 +76,17 @@ class Pauses:
         return next(self._not_yet if answer == "not_yet" else self._away, None)
 
 
-def history_is_long() -> bool:
-    """Return whether a new run should take over, before replays become slow, or the server ends this one."""
+def history_is_long(bytes_before: int = 0) -> bool:
+    """Return whether a new run should take over, before replays become slow, or the server ends this one.
+
+    Args:
+        bytes_before: The size of what the run began with, where that can be large: it must not end the run at once.
+    """
     info = workflow.info()
     return (
         info.is_continue_as_new_suggested()
         or info.get_current_history_length() >= policies.MOST_EVENTS
-        or info.get_current_history_size() >= policies.MOST_HISTORY_BYTES
+        or info.get_current_history_size() - bytes_before >= policies.MOST_HISTORY_BYTES
     )
 
 

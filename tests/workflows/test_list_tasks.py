@@ -26,6 +26,7 @@ from tests.workflows.conftest import SUGGESTED_FROM
 from tests.workflows.fakes import Held, now
 from tests.workflows.harness import Harness, Job
 from workflows import policies
+from workflows.list_tasks import ListTasks
 
 MODEL = "dreamina-seedance-2-0-260128"
 OURS = "0123456789abcdef-" + "a" * 32
@@ -512,6 +513,32 @@ async def test_idle_lister_ends_and_restarts(unsandboxed: Harness, monkeypatch: 
             await asyncio.wait_for(lister.handle.result(), 15)
             assert (await lister.handle.describe()).status is WorkflowExecutionStatus.COMPLETED
         assert len(unsandboxed.jobs) == 2
+
+
+async def test_many_carried_requests_are_answered(harness: Harness) -> None:
+    """What a run begins with is no reason for the next one to take over."""
+    async with run_lister(harness) as lister:
+        harness.fake.always("list_page", a_page())
+        requests = (lister.request(None, attempt, model="m" * 150) for attempt in range(5_000))
+        await lister.start(requested=tuple(requests))
+        await harness.fake.called("list_page")
+        assert lister.handle is not None
+        assert (await lister.handle.describe()).run_id == lister.handle.first_execution_run_id
+
+
+def test_carried_requests_fit_into_an_argument() -> None:
+    longest = ListingRequest(
+        job_id="seedance-" + "0" * 64,
+        attempt=9_999,
+        safety_identifier=OURS,
+        model="ep-20260101000000-abcdef",
+        service_tier="default",
+        since=LONG_AGO,
+    )
+    requested = tuple(longest.model_copy(update={"attempt": attempt}) for attempt in range(10_000))
+    carried = ListTasks(ListerInput(route="route", requested=requested))._carried()
+    assert len(carried) == policies.MOST_WAITING
+    assert len(ListerInput(route="route", requested=carried).model_dump_json()) < 2 * 1024**2
 
 
 async def test_requests_are_carried_into_new_run(renewing: Harness) -> None:
