@@ -31,8 +31,9 @@ lint: setup ## Style, types, import contracts, declared dependencies
 	$(BIN)/deptry . --extend-exclude '^(dev|docs)/'
 	$(BIN)/deptry . --exclude '\.venv' --ignore DEP002,DEP004
 
+# A test process that hangs in its last clean-up ends all the same, and says where.
 test: lint ## Lint, types, imports, tests
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal -o faulthandler_timeout=700 -o faulthandler_exit_on_timeout=true
 
 tables: setup ## The generated tables of docs/reference, after a change of settings, request or command line
 	PYTHONPATH=. $(BIN)/python docs/hooks.py

@@ -222,11 +222,13 @@ class Ledger:
 
 
 def _nothing_created(objects: Mapping[str, StoredObject]) -> Outcome | None:
-    """Return the outcome of an attempt, if the listing shows that no task of it exists."""
-    kind = objects["outcome"].kind if objects.keys() == {"claim", "outcome"} else None
-    if kind not in {"not_sent", "absent"}:
+    """Return the outcome of an attempt, if the listing shows that nothing was sent for it.
+
+    Not that of an absent one: who says that no task exists, LIST or an operator, stands in the object alone.
+    """
+    if objects.keys() != {"claim", "outcome"} or objects["outcome"].kind != "not_sent":
         return None
-    return Outcome.model_validate({"kind": kind, "source": "ledger", "at": objects["outcome"].created_at})
+    return Outcome(kind="not_sent", source="ledger", at=objects["outcome"].created_at)
 
 
 def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int, dict[str, StoredObject]]:

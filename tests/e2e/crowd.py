@@ -47,10 +47,13 @@ async def place_counts(stack: Stack, queue: str) -> tuple[int, int]:
 
 
 class _Trouble:
-    """Kill the worker, and reset runs that have not ended, again and again."""
+    """Kill the worker, and reset runs that have not ended, again and again; another job ends between two kills."""
 
-    def __init__(self, stack: Stack, requests: list[VideoRequest], worker: str, settings: dict[str, str]) -> None:
+    def __init__(
+        self, stack: Stack, requests: list[VideoRequest], ended: set[str], worker: str, settings: dict[str, str]
+    ) -> None:
         self._stack = stack
+        self._ended = ended
         self._job_ids = [job_id_of(request) for request in requests]
         self._worker, self._settings = worker, settings
         self._random = random.Random(7)
@@ -63,7 +66,10 @@ class _Trouble:
             await asyncio.sleep(every)
             await self._stack.children[self._worker].kill()
             self.kills += 1
+            more = len(self._ended) + 1
             await self._stack.start_worker(self._worker, **self._settings)
+            # On a busy machine a worker can need longer to start than the pause.
+            await until(lambda more=more: len(self._ended) >= more, "another job ends", seconds=200)
 
     async def _reset_some(self) -> None:
         for job_id in self._random.sample(self._job_ids, min(4, len(self._job_ids))):
@@ -94,21 +100,21 @@ async def crowded(
     first = [a_request(user_id="many") for _ in range(many)]
     first += [a_request(user_id="many", model=WITH_4K, resolution="4k") for _ in range(at_4k)]
     other = [a_request(user_id="few") for _ in range(few)]
-    trouble = _Trouble(stack, first, "crowd", settings)
+    ended: set[str] = set()
+    trouble = _Trouble(stack, first, ended, "crowd", settings)
     async with asyncio.timeout(seconds):
         for request in first:
             await stack.jobs.submit(request)
-        ended: set[str] = set()
         results = [asyncio.create_task(_stored(stack, request, ended)) for request in first]
         troubling = asyncio.create_task(trouble.go_on(trouble_every))
-        await until(lambda: _some(ended), "the first of the many is stored", seconds=seconds)
+        await until(lambda: ended, "the first of the many is stored", seconds=seconds)
         for request in other:
             await stack.jobs.submit(request)
         before = len(ended)
         await asyncio.gather(*(_stored(stack, request, set()) for request in other))
         meanwhile = len(ended) - before
         if not trouble.resets or not trouble.kills:
-            await until(lambda: _both(trouble), "a worker was killed, and a run reset", seconds=seconds)
+            await until(lambda: trouble.kills and trouble.resets, "worker killed, run reset", seconds=seconds)
         troubling.cancel()
         await asyncio.wait([troubling])
         if trouble.kills and stack.children["crowd"].process.returncode is not None:
@@ -139,11 +145,3 @@ async def _stored(stack: Stack, request: VideoRequest, ended: set[str]) -> None:
     job_id = job_id_of(request)
     await stack.jobs.job(job_id).result()
     ended.add(job_id)
-
-
-async def _some(ended: set[str]) -> bool:
-    return bool(ended)
-
-
-async def _both(trouble: _Trouble) -> bool:
-    return bool(trouble.kills and trouble.resets)

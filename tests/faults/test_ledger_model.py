@@ -218,7 +218,7 @@ class LedgerModel(RuleBasedStateMachine):
             if call is None or call.kind == "POST":
                 break
             self._step(lambda call=call: self.gates.answer(call, "ok"))  # type: ignore[misc]
-        if call is not None:
+        if call in self.gates.waiting:
             self._go_on(data, call)
 
     def _go_on(self, data: st.DataObject, call: Call) -> None:

@@ -46,19 +46,29 @@ async def test_attempts_without_task_cost_no_reads(attempts: int) -> None:
 @pytest.mark.parametrize("real", [False, True])
 async def test_listing_tells_what_an_attempt_came_to(real: bool, request: pytest.FixtureRequest) -> None:
     world = World(bucket=request.getfixturevalue("google")) if real else World()
-    for number, outcome in enumerate([not_sent(), absent(), refused(), created("cgt-4"), not_sent()], 1):
+    for number, outcome in enumerate([not_sent(), not_sent(), absent(), refused(), created("cgt-5"), not_sent()], 1):
         await world.claim(number, outcome)
     facts = await world.ledger.read(world.job_id)
     read = [attempt.claim is not None for attempt in facts.attempts]
     assert [attempt.outcome and attempt.outcome.kind for attempt in facts.attempts] == [
+        "not_sent",
         "not_sent",
         "absent",
         "refused",
         "created",
         "not_sent",
     ]
-    assert read == [True, False, True, True, True]
+    assert read == [True, False, True, True, True, True]
     assert (await world.ledger.read(world.job_id, 2)).attempts[1].claim is not None
+
+
+async def test_operators_word_on_a_middle_attempt_is_read() -> None:
+    """What the operator called absent can be billed all the same, so the job does not say that nothing is."""
+    world = World()
+    for number, outcome in enumerate([not_sent(), absent(), not_sent()], 1):
+        await world.claim(number, outcome)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, decision.may_be_billed) == ("claim", 4, True)
 
 
 async def test_late_task_of_attempt_without_task_is_followed() -> None:
