@@ -23,8 +23,18 @@ settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "faults: takes long, as a part of the whole of what it tests (make faults)")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cancel an asynchronous test before its time-out, which would leave its tasks and processes behind."""
+    """Leave the long tests to ``make faults``, and cancel an asynchronous test before its time-out.
+
+    The time-out itself would leave its tasks and processes behind.
+    """
+    if "faults" not in (config.option.markexpr or ""):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("faults")])
+        items[:] = [item for item in items if not item.get_closest_marker("faults")]
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             mark = item.get_closest_marker("timeout")

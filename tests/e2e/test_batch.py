@@ -24,6 +24,7 @@ async def quick(stack: Stack) -> AsyncIterator[Stack]:
     await stack.ark.configure(**{name: usual[name] for name in ("create_per_minute", "running_limit")})
 
 
+@pytest.mark.faults
 async def test_interrupted_batch_is_run_again(quick: Stack, tmp_path: Path) -> None:
     """The same with 1,000 lines is a fault test."""
     await interrupted_and_run_again(quick, tmp_path, good=60, seconds=200)

@@ -80,7 +80,9 @@ async def test_paused_route_creates_nothing(stack: Stack) -> None:
     assert [entry.committed for entry in await posts_of(stack, jobs)] == [True] * 5
 
 
-@pytest.mark.parametrize("standing", ["AccountOverdueError", "SetLimitExceeded", "the key"])
+@pytest.mark.parametrize(
+    "standing", ["AccountOverdueError", pytest.param("SetLimitExceeded", marks=pytest.mark.faults), "the key"]
+)
 async def test_closed_account_is_probed_by_one_job(stack: Stack, standing: str) -> None:
     if standing == "the key":
         await stack.ark.set_key_valid(ROUTE, False)

@@ -67,14 +67,14 @@ async def test_new_model_needs_settings_alone(grown: Stack) -> None:
     again = await run(grown, "submit", "-", "--wait", request=final)
     assert (again.code, again.answer["existing"], again.answer["job_id"]) == (0, True, made.answer["job_id"])
 
-    total = (await run(grown, "report", "--model", NEW)).answer["total"]
+    total = (await run(grown, "report", "--model", NEW, "--user", "user-of-new")).answer["total"]
     spent = [job["result"]["cost_usd"] for job in (draft.answer, made.answer)]
     assert (total["jobs"], total["cost_usd"]) == (2, pytest.approx(sum(spent)))
 
 
 async def test_final_of_an_unmade_draft_spends_nothing(grown: Stack) -> None:
     draft_of = "seedance-" + "0" * 64
-    final = {"user_id": "user-of-new", "route": "byteplus", "model": NEW, "draft_of": draft_of}
+    final = {"user_id": "user-without-draft", "route": "byteplus", "model": NEW, "draft_of": draft_of}
     ended = await run(grown, "submit", "-", "--wait", request=final)
     assert (ended.code, ended.answer["error"]["code"]) == (3, "no_draft")
     assert "Nothing was sent" in ended.answer["error"]["message"]

@@ -42,6 +42,7 @@ _ARK = tuple(word for switch in ("running_limit=1000", "get_per_second=null") fo
 _DEFAULTS = {"SEEDANCE_POLL_FIRST_SECONDS": "", "SEEDANCE_POLL_MAX_SECONDS": ""}
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(300)
 async def test_known_times_make_few_polls_and_short_delays(stack: Stack) -> None:
     """Criterion: at most a quarter of the GETs of fixed polling, at a median delay of at most 5 %."""

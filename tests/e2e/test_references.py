@@ -81,6 +81,7 @@ async def test_checked_media_are_recorded(stack: Stack, host: ResultHost) -> Non
     assert [one["sha256"] for one in audit["media"]] == [one["sha256"] for one in record["references"]]
 
 
+@pytest.mark.faults
 async def test_worker_killed_during_check(stack: Stack, host: ResultHost) -> None:
     """Nothing is claimed yet: another worker checks again, as soon as the heartbeats are missed."""
     host.answers["/a.png"] = [Answer(picture(), cut_after=1000, hangs=True), Answer(picture())]

@@ -19,18 +19,6 @@ _ROW = "faults: "
 _TABLES = Report()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "faults: part of the full fault matrix, which takes minutes (make faults)")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "faults" in (config.option.markexpr or ""):
-        return
-    full = [item for item in items if item.get_closest_marker("faults")]
-    config.hook.pytest_deselected(items=full)
-    items[:] = [item for item in items if item not in full]
-
-
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Collect the rows from the reports of tests, so that tests may run in several processes."""
     if report.when == "teardown":

@@ -237,6 +237,15 @@ async def test_exchanged_key_smoke(harness: Harness, report: AddRow) -> None:
         [
             _case(harness, report, "after its answer: another project", _exchanged("after its answer", 1, OTHER)),
             _case(harness, report, "after the claim: the same key", _same_key),
+        ]
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+async def test_custom_key_never_pays_twice(harness: Harness, report: AddRow) -> None:
+    await all_of(
+        [
             _case(harness, report, "after its answer: a Custom key", _custom("after its answer")),
             _case(harness, report, "after the claim: a Custom key", _custom("after the claim")),
         ]

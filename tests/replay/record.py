@@ -96,7 +96,8 @@ def main() -> int:
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     folder = FOLDER / arguments.set
     with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *(tests or ["tests/workflows"])]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "faults or not faults"]
+        command += tests or ["tests/workflows"]
         code = subprocess.run(command, cwd=ROOT, env=os.environ | {_FOLDER: temporary}, check=False).returncode
         if not tests:
             for file in files(arguments.set):

@@ -294,6 +294,9 @@ class Harness:
                 disable_eager_activity_execution=True,
                 workflow_runner=NoReadAhead() if self.sandboxed else UnsandboxedWorkflowRunner(),
                 max_cached_workflows=self.cached,
+                # For a job or two; each poll costs the server.
+                max_concurrent_workflow_task_polls=2,
+                max_concurrent_activity_task_polls=1,
                 sticky_queue_schedule_to_start_timeout=timedelta(seconds=0.5),
             )
             if runs and self.single_batch:

@@ -157,6 +157,7 @@ async def test_unhandled_callback_survives_new_run(harness: Harness) -> None:
     await until(lambda: was_continued(job), "the job continues in a new run")
 
 
+@pytest.mark.faults
 async def test_new_run_goes_on_asking_where_get_lags(harness: Harness) -> None:
     """The run before had no time for its pauses: one "not yet" in a new run is not the last word."""
     answers = [NOT_YET, NOT_YET, NOT_YET, OURS]
@@ -295,6 +296,7 @@ async def test_lasting_refusal_is_raised_once(harness: Harness) -> None:
     await now.until_unset(SEEDANCE_ATTENTION)
 
 
+@pytest.mark.faults
 async def test_month_of_closed_account_ends_with_one_video(skipping: Harness) -> None:
     """A create an hour, for 30 days: no run grows long, and what support needs is kept."""
     hours = 30 * 24

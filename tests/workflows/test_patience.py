@@ -252,7 +252,9 @@ async def test_answers_for_other_tasks_hide_no_unasked_one(skipping: Harness) ->
     await job.terminate()
 
 
-@pytest.mark.parametrize("status", ["dreaming", "queued", "running"])
+@pytest.mark.parametrize(
+    "status", ["dreaming", *(pytest.param(known, marks=pytest.mark.faults) for known in ("queued", "running"))]
+)
 async def test_new_run_continues_the_hour(skipping: Harness, status: str) -> None:
     """An unknown status, a cancel that is not served, a task that cannot be asked for; callbacks fill the history."""
     skipping.fake.always("read_ledger", adopt())
