@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 from temporalio.client import WorkflowExecutionStatus
 
@@ -69,7 +70,10 @@ class _Trouble:
             more = len(self._ended) + 1
             await self._stack.start_worker(self._worker, **self._settings)
             # On a busy machine a worker can need longer to start than the pause.
-            await until(lambda more=more: len(self._ended) >= more, "another job ends", seconds=200)
+            await until(partial(self._have_ended, more), "another job ends", seconds=200)
+
+    def _have_ended(self, jobs: int) -> bool:
+        return len(self._ended) >= jobs
 
     async def _reset_some(self) -> None:
         for job_id in self._random.sample(self._job_ids, min(4, len(self._job_ids))):
