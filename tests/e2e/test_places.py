@@ -12,5 +12,5 @@ async def test_crowd_keeps_limit_and_shares() -> None:
         await stack.start_relay()
         crowd = await crowded(stack, many=12, few=1, at_4k=2, places=3, trouble_every=5, seconds=170)
     assert crowd.most_alive["byteplus"] == 3, "the limit was never reached"
-    # In sequence of arrival, it would be the last. How much earlier it is depends on the kills; the thousand say a tenth.
+    # In sequence of arrival, it would be the last. How much earlier it is depends on the kills.
     assert crowd.meanwhile < crowd.left
