@@ -11,7 +11,7 @@ from functools import partial
 from temporalio.client import WorkflowExecutionStatus
 
 from dev.stack import Stack
-from seedance_temporal import VideoRequest
+from seedance_temporal import VideoJob, VideoRequest
 from seedance_temporal.contract import QUERY_PLACE, Queues, places_id
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.places import Place
@@ -48,7 +48,11 @@ async def place_counts(stack: Stack, queue: str) -> tuple[int, int]:
 
 
 class _Trouble:
-    """Kill the worker, and reset runs that have not ended, again and again; another job ends between two kills."""
+    """Kill the worker, and reset runs that have not ended, again and again; another job ends between two kills.
+
+    Attributes:
+        spared: Jobs in whose creates no worker is killed: the search for such a create takes longer than a whole job.
+    """
 
     def __init__(
         self, stack: Stack, requests: list[VideoRequest], ended: set[str], worker: str, settings: dict[str, str]
@@ -58,6 +62,7 @@ class _Trouble:
         self._job_ids = [job_id_of(request) for request in requests]
         self._worker, self._settings = worker, settings
         self._random = random.Random(7)
+        self.spared: list[VideoJob] = []
         self.kills = self.resets = 0
 
     async def go_on(self, every: float) -> None:
@@ -65,12 +70,17 @@ class _Trouble:
             await asyncio.sleep(every)
             await self._reset_some()
             await asyncio.sleep(every)
+            await until(self._may_kill, "no spared job is in a create", seconds=200, every=0.2)
             await self._stack.children[self._worker].kill()
             self.kills += 1
             more = len(self._ended) + 1
             await self._stack.start_worker(self._worker, **self._settings)
             # On a busy machine a worker can need longer to start than the pause.
             await until(partial(self._have_ended, more), "another job ends", seconds=200)
+
+    async def _may_kill(self) -> bool:
+        states = await asyncio.gather(*(job.state() for job in self.spared))
+        return not any(state.phase in {"creating", "recovering"} for state in states)
 
     def _have_ended(self, jobs: int) -> bool:
         return len(self._ended) >= jobs
@@ -112,8 +122,7 @@ async def crowded(
         results = [asyncio.create_task(_stored(stack, request, ended)) for request in first]
         troubling = asyncio.create_task(trouble.go_on(trouble_every))
         await until(lambda: ended, "the first of the many is stored", seconds=seconds)
-        for request in other:
-            await stack.jobs.submit(request)
+        trouble.spared = [await stack.jobs.submit(request) for request in other]
         before = len(ended)
         await asyncio.gather(*(_stored(stack, request, set()) for request in other))
         meanwhile = len(ended) - before

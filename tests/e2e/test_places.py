@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dev.stack import running_stack
 from tests.e2e.crowd import crowded
 
 
+@pytest.mark.timeout(600)
 async def test_crowd_keeps_limit_and_shares() -> None:
     """The same with a thousand jobs is a fault test."""
     async with running_stack(speed=60, workers=False) as stack:
         await stack.start_relay()
-        crowd = await crowded(stack, many=12, few=1, at_4k=2, places=3, trouble_every=5, seconds=170)
+        crowd = await crowded(stack, many=24, few=1, at_4k=2, places=3, trouble_every=5, seconds=400)
     assert crowd.most_alive["byteplus"] == 3, "the limit was never reached"
-    # In sequence of arrival, it would be the last. How much earlier it is depends on the kills.
-    assert crowd.meanwhile < crowd.left
+    # Those that had a place, and at most as many that took theirs.
+    assert crowd.meanwhile <= 6
