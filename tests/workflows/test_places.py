@@ -197,6 +197,7 @@ async def test_no_more_places_than_limit(grants: Grants) -> None:
 async def test_users_have_equal_shares(grants: Grants) -> None:
     await grants.start(1)
     await grants.ask(*(f"many-{number}" for number in range(6)), user="many")
+    await grants.granted("many-0")
     await grants.ask("few-1", "few-2", user="few")
     assert (await grants.place("few-2")).before == 2
     order = await grants.order(beside=0)
@@ -206,6 +207,7 @@ async def test_users_have_equal_shares(grants: Grants) -> None:
 async def test_higher_priority_goes_first_within_user(grants: Grants) -> None:
     await grants.start(1)
     await grants.ask("first")
+    await grants.granted("first")
     await grants.ask("low")
     await grants.ask("high", priority=9)
     assert await grants.order(beside=0) == ["first", "high", "low"]
@@ -214,6 +216,7 @@ async def test_higher_priority_goes_first_within_user(grants: Grants) -> None:
 async def test_lower_rank_goes_first(grants: Grants) -> None:
     await grants.start(1)
     await grants.ask("first", rank=4)
+    await grants.granted("first")
     await grants.ask("batch", user="another", rank=4)
     await grants.ask("interactive", rank=3)
     assert await grants.order(beside=0) == ["first", "interactive", "batch"]
