@@ -83,11 +83,15 @@ async def hold_of(client: Client, queue: str) -> Hold | None:
 async def pause(client: Client, route: str, why: str) -> None:
     """Hold the creates of a route until they are unpaused.
 
-    It takes up to 5 seconds where no worker takes in the pause: the gate then does when one runs.
+    A pause of a route that is paused already keeps its reason, unless it is given another one. It takes up to 5
+    seconds where no worker takes in the pause: the gate then does when one runs.
 
     Raises:
         RPCError: Temporal does not answer, or does not allow it.
     """
+    if not why:
+        holds = [await hold_of(client, queue) for queue in Queues(route).creates]
+        why = next((hold.why for hold in holds if hold is not None and hold.kind == "paused"), "")
     begun = Pause(why=why, by=client.identity, since=datetime.now(UTC))
     for queue in Queues(route).creates:
         # By the caller, at once: while no worker runs the gate, its start would race with that of the creates.

@@ -165,7 +165,7 @@ def _money(tokens: int | None, cost: Cost) -> str:
 
 def _tables(audit: Audit) -> Iterator[tuple[str, Table]]:
     steps = (_step(audit, step) for step in audit.timeline)
-    title = f"Timeline: {audit.polls} polls, {audit.callbacks} callbacks"
+    title = f"Timeline: polls {audit.polls}, callbacks {audit.callbacks}"
     yield title, _table(["when (UTC)", "after", "by", "event"], steps, right="after")
     columns = ["attempt", "claimed (UTC)", "outcome", "task", "create, task, copy", "expected", "paid", "then"]
     yield "Attempts", _table(columns, map(_attempt, audit.attempts))

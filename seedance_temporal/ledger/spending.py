@@ -220,10 +220,12 @@ def _of_user(log: SpendingLog, user: str) -> tuple[int, int]:
 
 
 def _crossed(log: SpendingLog, entry: QuotaEntry, due: list[Budget], before: dict[Budget, int]) -> Iterator[str]:
-    """Say of which budgets an entry that was just added crosses the share that is warned of."""
+    """Say of which budgets an entry that was just added crosses the share that is warned of, or is the last to fit."""
     for budget in due:
         used = before[budget] + log.used_by(budget.payer)
-        warned_from = round(budget.usd * MICRO) * WARN_PERCENT
-        if (used - entry.micro) * 100 < warned_from <= used * 100:
-            use = BudgetUse(budget, used / MICRO, budget.ends(entry.at))
+        limit = round(budget.usd * MICRO)
+        use = BudgetUse(budget, used / MICRO, budget.ends(entry.at))
+        if (used - entry.micro) * 100 < limit * WARN_PERCENT <= used * 100:
             yield f"From this job on, {WARN_PERCENT}% or more of a budget are used or reserved: {use}."
+        elif used * 100 < limit * WARN_PERCENT and used + entry.micro > limit:
+            yield f"After this job, no other of its price fits into a budget: {use}."

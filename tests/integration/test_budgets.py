@@ -249,6 +249,14 @@ async def test_one_job_is_warned_at_four_fifths(bucket: MemoryBucket, caplog: py
     assert (await worker.reserve(requests[7])).warnings == ()
 
 
+async def test_last_job_that_fits_is_warned(bucket: MemoryBucket) -> None:
+    worker = Worker(bucket, max_usd_per_day=2.7 * PRICE)
+    warnings = [(await worker.reserve(a_request())).warnings for _ in range(2)]
+    assert warnings[0] == ()
+    (warning,) = warnings[1]
+    assert warning.startswith("After this job, no other of its price fits into a budget: ")
+
+
 @pytest.mark.parametrize("name", ["max_usd_per_day", "max_usd_per_month"])
 async def test_unknown_price_passes_no_budget(bucket: MemoryBucket, name: str) -> None:
     unpriced = a_request(model="dreamina-seedance-2-5-premium-260915", resolution="4k")

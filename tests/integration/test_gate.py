@@ -130,6 +130,8 @@ async def test_pause_holds_before_a_worker_has_read_it(temporal: Client) -> None
         (QUEUES.create_4k, "paused", "a test"),
     ]
     assert str(holds[0]).endswith(": a test.")
+    await jobs.pause("byteplus")
+    assert {hold.why for hold in await jobs.held("byteplus")} == {"a test"}
     for queue in QUEUES.creates:
         await end_gate(temporal, queue)
     assert await jobs.held("byteplus") == ()
