@@ -19,6 +19,7 @@ from seedance_temporal.provider import models
 from seedance_temporal.provider.known_models import MODELS
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.spending_limits import SpendingLimits
 
 # Docstrings name other objects by a role, as Sphinx reads it, and begin an example with two colons.
 _ROLE = re.compile(r":(?:class|func|meth|mod|data):\s*<code>(?:~|.*?&lt;)?(?:[\w.]*\.)?(\w+)(?:&gt;)?</code>")
@@ -76,7 +77,10 @@ def model_rules() -> str:
 def settings() -> str:
     """Return every setting."""
     rows = (
-        (f"`{name.upper()}`", _meaning(field), _setting_default(field)) for name, field in Settings.model_fields.items()
+        (f"`{name.upper()}`", _meaning(field), _setting_default(field))
+        for name, field in sorted(
+            Settings.model_fields.items(), key=lambda item: item[0] in SpendingLimits.model_fields
+        )
     )
     return _table(("variable", "meaning", "default"), rows)
 

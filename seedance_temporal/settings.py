@@ -12,16 +12,17 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import key_fingerprint
-from seedance_temporal.json_settings import LabelBudget, check_budgets, decode
+from seedance_temporal.json_settings import decode
 from seedance_temporal.provider.known_models import KNOWN
 from seedance_temporal.provider.model_rows import ModelRow, PricePair, models_with
 from seedance_temporal.provider.models import ENDPOINT, Model, Price
 from seedance_temporal.provider.prices import Cost
 from seedance_temporal.provider.rules import Rules
+from seedance_temporal.spending_limits import Positive, SpendingLimits
 from seedance_temporal.urls import https_problem, printable
 from seedance_temporal.variable_names import misspelt
 
@@ -30,7 +31,6 @@ BASE_URLS = {
     "volcengine": "https://ark.cn-beijing.volces.com/api/v3",
 }
 Route = Literal["byteplus", "volcengine"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 # The name of an object has 1,024 bytes, of which the longest task id takes half.
 _LONGEST_PREFIX = 200
@@ -60,12 +60,8 @@ _HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/|\Z)")
 
 
-class Settings(BaseSettings):
+class Settings(SpendingLimits):
     """Every variable of the project. The field's name in capitals is the variable's."""
-
-    model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
 
     ark_api_key: SecretStr | None = None
     """The provider's key of the route; the worker needs it."""
@@ -148,20 +144,6 @@ class Settings(BaseSettings):
     """The model behind each inference endpoint, as JSON."""
     seedance_hash_users: bool = False
     """Whether Temporal's list and summaries name a user by a hash instead of the id."""
-    seedance_max_usd_per_request: Positive | None = None
-    """A request whose estimate is higher is refused; unset: no limit."""
-    seedance_max_jobs_per_user_day: Annotated[int, Field(gt=0)] | None = None
-    """Paid creates that a user is allowed in a UTC day; unset: no limit."""
-    seedance_max_usd_per_user_day: Positive | None = None
-    """The most that a user's creates of a UTC day may cost together, by estimate, in USD; unset: no limit."""
-    seedance_max_usd_per_day: Positive | None = None
-    """The budget of the route's account for a UTC day, in USD; unset: none."""
-    seedance_max_usd_per_month: Positive | None = None
-    """The same for a UTC month."""
-    seedance_label_budgets: Annotated[dict[str, LabelBudget], NoDecode, Field(default_factory=dict)]
-    """Budgets of labels, of both routes, as JSON: ``{"project=alpha": {"usd_per_day": 20, "usd_per_month": 300}}``."""
-    seedance_over_budget: Literal["refuse", "wait"] = "refuse"
-    """Whether a job over a budget ends (``refuse``), or waits until there is room again (``wait``)."""
 
     @field_validator(*_SECRETS)
     @classmethod
@@ -211,19 +193,12 @@ class Settings(BaseSettings):
         models_with(rows)
         return rows
 
-    @field_validator(
-        "seedance_models", "seedance_prices", "seedance_endpoints", "seedance_label_budgets", mode="before"
-    )
+    @field_validator("seedance_models", "seedance_prices", "seedance_endpoints", mode="before")
     @classmethod
     def _read_json(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
         return decode(value, or_file=info.field_name == "seedance_models")
-
-    @field_validator("seedance_label_budgets")
-    @classmethod
-    def _of_labels(cls, budgets: dict[str, LabelBudget]) -> dict[str, LabelBudget]:
-        return check_budgets(budgets)
 
     @field_validator("seedance_prices")
     @classmethod
@@ -340,23 +315,6 @@ class Settings(BaseSettings):
         if cost.cny is not None and self.seedance_cny_per_usd is not None:
             return round(cost.cny / self.seedance_cny_per_usd, 6)
         return cost.usd
-
-    @property
-    def limited(self) -> bool:
-        """Whether any limit is set on what may be spent."""
-        return self.counts_spending or self.seedance_max_usd_per_request is not None
-
-    @property
-    def counts_spending(self) -> bool:
-        """Whether a limit is set that needs the creates of a day to be counted."""
-        limits = (self.seedance_max_jobs_per_user_day, self.seedance_max_usd_per_user_day)
-        return self.has_budgets or any(limit is not None for limit in limits)
-
-    @property
-    def has_budgets(self) -> bool:
-        """Whether the account or a label has a budget."""
-        of_account = (self.seedance_max_usd_per_day, self.seedance_max_usd_per_month)
-        return bool(self.seedance_label_budgets) or any(budget is not None for budget in of_account)
 
     @property
     def claim_is_young_seconds(self) -> float:
