@@ -136,13 +136,13 @@ async def crowded(
         await asyncio.gather(*(_stored(stack, request, set()) for request in other))
         meanwhile = len(ended) - before
         trouble.is_kind = False
-        if not trouble.resets or not trouble.kills:
-            await until(lambda: trouble.kills and trouble.resets, "worker killed, run reset", seconds=seconds)
+        await asyncio.gather(*results)
         troubling.cancel()
         await asyncio.wait([troubling])
-        if trouble.kills and stack.children["crowd"].process.returncode is not None:
+        assert trouble.kills, "no worker was killed"
+        assert trouble.resets, "no run was reset"
+        if stack.children["crowd"].process.returncode is not None:
             await stack.start_worker("crowd", **settings)
-        await asyncio.gather(*results)
         for queue in (Queues("byteplus").create, Queues("byteplus").create_4k):
 
             async def is_empty(queue: str = queue) -> bool:
