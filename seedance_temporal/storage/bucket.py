@@ -25,6 +25,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
+from requests.adapters import HTTPAdapter
 
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.provider.checks import gs_object
@@ -172,6 +173,9 @@ class GoogleBucket:
             raise InvalidSettings(
                 f"Google's credentials cannot be read ({type(error).__name__}): check GOOGLE_APPLICATION_CREDENTIALS"
             ) from None
+        # The library keeps ten connections, and would close every other one after each call.
+        for scheme in ("https://", "http://"):
+            self._client._http.mount(scheme, HTTPAdapter(pool_maxsize=_THREADS))
         self._bucket = self._client.bucket(name)
         self._signer = signer
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucket")

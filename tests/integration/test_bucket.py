@@ -103,6 +103,11 @@ async def test_one_of_forty_creators_wins(bucket: Bucket, prefix: str) -> None:
     assert await bucket.read(f"{prefix}a.json") == b"%d" % won.index(True)
 
 
+async def test_calls_at_once_keep_their_connections(google: GoogleBucket, caplog: pytest.LogCaptureFixture) -> None:
+    await asyncio.gather(*(google.read("missing") for _ in range(100)))
+    assert "Connection pool is full" not in caplog.text
+
+
 async def test_list_holds_prefix_in_order(bucket: Bucket, prefix: str) -> None:
     for name in ("b.json", "a/2.json", "a/1.json"):
         await bucket.create(f"{prefix}{name}", b"{}")
