@@ -26,18 +26,21 @@ SIDE_BY_SIDE = 20
 
 @pytest.mark.timeout(600)
 async def test_closed_account_smoke(report: AddRow) -> None:
-    await close_for(jobs=30, seconds=10, report=report)
+    await close_for(jobs=30, seconds=10, places=None, report=report)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-async def test_account_closed_for_a_day(report: AddRow) -> None:
-    await close_for(jobs=1_000, seconds=A_DAY, report=report)
+@pytest.mark.parametrize("places", [None, 40])
+async def test_account_closed_for_a_day(places: int | None, report: AddRow) -> None:
+    await close_for(jobs=1_000, seconds=A_DAY, places=places, report=report)
 
 
-async def close_for(*, jobs: int, seconds: float, report: AddRow) -> None:
+async def close_for(*, jobs: int, seconds: float, places: int | None, report: AddRow) -> None:
     """Close the account, submit jobs, open it after a time, and check what the provider got."""
     settings = {"SEEDANCE_CREATES_PER_MINUTE": str(PER_MINUTE), "SEEDANCE_PROBE_SECONDS": str(PROBE_SECONDS)}
+    if places is not None:
+        settings["SEEDANCE_TASKS_AT_ONCE"] = str(places)
     limit = ("--set", f"create_per_minute={PER_MINUTE}")
     async with running_stack(speed=60, settings=settings, ark_options=limit) as stack:
         await stack.ark.set_standing("byteplus", "AccountOverdueError")
@@ -55,6 +58,7 @@ async def close_for(*, jobs: int, seconds: float, report: AddRow) -> None:
         late = [entry for entry in entries if not entry.committed and entry.time >= opened]
         row = {
             "jobs": jobs,
+            "places": places or "any",
             "closed for": f"{waited:.0f} s",
             "refused": len(refused),
             "created": len(created),
@@ -66,6 +70,8 @@ async def close_for(*, jobs: int, seconds: float, report: AddRow) -> None:
         assert len(created) == jobs, row
         assert len({entry.body["safety_identifier"] for entry in created}) == jobs, "one paid POST each"
         assert len(late) <= jobs / 100 + 2, row
+        if places is not None:
+            assert (await stack.ark.requests()).most_alive["byteplus"] <= places
 
 
 async def submit(stack: Stack, count: int) -> list[VideoJob]:
