@@ -56,7 +56,7 @@ async def close_for(*, jobs: int, seconds: float, places: int | None, report: Ad
         entries = await stack.ark.ledger()
         created = [entry for entry in entries if entry.committed]
         late = [entry for entry in entries if not entry.committed and entry.time >= opened]
-        row = {
+        row: dict[str, object] = {
             "jobs": jobs,
             "places": places or "any",
             "closed for": f"{waited:.0f} s",
