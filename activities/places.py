@@ -155,6 +155,8 @@ class PlaceActivities:
             return bool(_open(await self._ledger.read(lease.job_id)))
         except LedgerDamaged:
             return True
+        except InvalidJobId:  # somebody else's signal: it must not keep the places of all others from being checked
+            return False
 
     async def _is_needed(self, lease: Lease) -> bool:
         is_open = await _has_run(activity.client(), lease.job_id)
@@ -162,6 +164,8 @@ class PlaceActivities:
             facts = await self._ledger.read(lease.job_id)
         except LedgerDamaged:
             return True
+        except InvalidJobId:
+            return False
         attempts = _open(facts)
         if is_open:
             # It follows its task, or is about to create one: then none has ended since the place was granted.
