@@ -188,6 +188,23 @@ class PlaceActivities:
         return payload is None or parse_task(payload).status not in TERMINAL
 
 
+async def tell_limits(client: Client, settings: Settings) -> None:
+    """Tell the workflows that grant places, where they run, how many there are: jobs may not ask for a long time.
+
+    Without a limit none asks. Once it is set again, the tasks that were created meanwhile have to be counted.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    for queue in Queues(settings.ark_route).creates:
+        told = Asked(limit=places_in(queue, settings), requests=())
+        try:
+            await client.get_workflow_handle(contract.places_id(queue)).signal(contract.SIGNAL_PLACES_ASKED, told)
+        except RPCError as error:
+            if not is_unknown_workflow(error):
+                raise
+
+
 def needs_place(request: VideoRequest, settings: Settings) -> bool:
     """Return whether a create needs a place."""
     return places_in(Queues(request.route).create_for(request.resolution), settings) is not None
