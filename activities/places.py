@@ -155,6 +155,8 @@ class PlaceActivities:
             return bool(_open(await self._ledger.read(lease.job_id)))
         except LedgerDamaged:
             return True
+        except InvalidJobId:  # somebody else's signal: it must not keep the places of all others from being checked
+            return False
 
     async def _is_needed(self, lease: Lease) -> bool:
         is_open = await _has_run(activity.client(), lease.job_id)
@@ -162,6 +164,8 @@ class PlaceActivities:
             facts = await self._ledger.read(lease.job_id)
         except LedgerDamaged:
             return True
+        except InvalidJobId:
+            return False
         attempts = _open(facts)
         if is_open:
             # It follows its task, or is about to create one: then none has ended since the place was granted.
@@ -182,6 +186,23 @@ class PlaceActivities:
         except (ArkError, httpx.HTTPError):
             return True
         return payload is None or parse_task(payload).status not in TERMINAL
+
+
+async def tell_limits(client: Client, settings: Settings) -> None:
+    """Tell the workflows that grant places, where they run, how many there are: jobs may not ask for a long time.
+
+    Without a limit none asks. Once it is set again, the tasks that were created meanwhile have to be counted.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    for queue in Queues(settings.ark_route).creates:
+        told = Asked(limit=places_in(queue, settings), requests=())
+        try:
+            await client.get_workflow_handle(contract.places_id(queue)).signal(contract.SIGNAL_PLACES_ASKED, told)
+        except RPCError as error:
+            if not is_unknown_workflow(error):
+                raise
 
 
 def needs_place(request: VideoRequest, settings: Settings) -> bool:

@@ -38,6 +38,8 @@ from seedance_temporal.visibility import Wanted, described, queries
 _SUBMIT_ROUNDS = 5
 # So many jobs are named where a prefix is not unique.
 _CANDIDATES = 5
+# Of a pause: lists and Temporal's UI repeat it.
+_LONGEST_REASON = 500
 
 
 class VideoJobs:
@@ -247,11 +249,14 @@ class VideoJobs:
 
         Args:
             route: ``byteplus`` or ``volcengine``.
-            why: The reason, which is shown with the pause.
+            why: The reason, which is shown with the pause: 500 printable characters at most.
 
         Raises:
-            InvalidRequest: There is no such route.
+            InvalidRequest: There is no such route, or the reason cannot be shown.
         """
+        if not why.isprintable() or len(why) > _LONGEST_REASON:
+            problem = f"must be printable, and have {_LONGEST_REASON} characters at most"
+            raise InvalidRequest([Problem(at="why", problem=problem)])
         with asking_temporal():
             await gate.pause(self.client, _known(route), why)
 

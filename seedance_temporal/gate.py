@@ -35,10 +35,12 @@ from seedance_temporal.gate_contract import (
 _PAUSE_READ_WITHIN = timedelta(seconds=5)
 _PAUSE_READ_EVERY_SECONDS = 0.1
 _ACTIVITIES = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+# The server refuses a longer reason, for as long as it is asked; the gate's memo has all of it.
+_MOST_REASON_BYTES = 1000
 
 
 async def set_rate(client: Client, queue: str, per_second: float | None, why: str = "") -> None:
-    """Set the rate of a queue of activities; None gives it back to the workers' own.
+    """Set the rate of a queue of activities; None gives it back to the workers' own. Of a long reason, keep the start.
 
     Raises:
         RPCError: Temporal does not answer, or does not allow it.
@@ -46,7 +48,8 @@ async def set_rate(client: Client, queue: str, per_second: float | None, why: st
     request = UpdateTaskQueueConfigRequest(
         namespace=client.namespace, identity=client.identity, task_queue=queue, task_queue_type=_ACTIVITIES
     )
-    request.update_queue_rate_limit.reason = why
+    reason = why.encode(errors="replace")[:_MOST_REASON_BYTES].decode(errors="ignore")
+    request.update_queue_rate_limit.reason = reason
     if per_second is not None:
         request.update_queue_rate_limit.rate_limit.CopyFrom(RateLimit(requests_per_second=per_second))
     await client.workflow_service.update_task_queue_config(request, retry=True)

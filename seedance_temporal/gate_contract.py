@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from seedance_temporal.job import Attention, Shape
 
@@ -16,6 +17,10 @@ SIGNAL_UNPAUSE = "unpause"
 SIGNAL_PROBE = "probe"
 # Of a gate: the hold that it keeps.
 MEMO_HOLD = "hold"
+# A gate computes with what it is sent: a signal with other values is none.
+_Time = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))]
+_Seconds = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False)]
+_Text = Annotated[str, Field(max_length=10_000)]
 
 
 def gate_id(queue: str) -> str:
@@ -42,10 +47,10 @@ class GateReport(Shape):
 
     job_id: str
     answer: Literal["closed", "opened", "unclear"]
-    why: str = ""
+    why: _Text = ""
     attention: Attention | None = None
-    reset_at: AwareDatetime | None = None
-    probe_seconds: float = 30
+    reset_at: _Time | None = None
+    probe_seconds: _Seconds = 30
 
 
 class Pause(Shape):
@@ -57,9 +62,9 @@ class Pause(Shape):
         since: Its beginning.
     """
 
-    why: str = ""
-    by: str = ""
-    since: AwareDatetime
+    why: _Text = ""
+    by: _Text = ""
+    since: _Time
 
 
 class Closing(Shape):

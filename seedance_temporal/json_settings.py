@@ -14,7 +14,7 @@ from seedance_temporal.urls import printable
 # Of a file with rows of models.
 _MOST_FILE_CHARACTERS = 1_000_000
 _MOST_BUDGETS = 100
-_Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Usd = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False)]
 
 
 class LabelBudget(BaseModel, frozen=True, extra="forbid", strict=True):

@@ -26,6 +26,9 @@ _QUERIES = 3
 
 # An empty id cannot be signalled, and would block the workflow that grants places.
 JobId = Annotated[str, Field(min_length=1, max_length=200)]
+# Thousands of requests are one argument, of 2 MiB at most.
+_User = Annotated[str, Field(max_length=100)]
+_Number = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 
 
 class PlaceRequest(Shape):
@@ -39,9 +42,9 @@ class PlaceRequest(Shape):
     """
 
     job_id: JobId
-    user: str
-    rank: int = 0
-    priority: int = 0
+    user: _User
+    rank: _Number = 0
+    priority: _Number = 0
     since: AwareDatetime
 
 

@@ -9,7 +9,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedance_temporal.json_settings import LabelBudget, check_budgets, decode
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# In millionths of a USD, or as a time, a number that is much larger overflows.
+Positive = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False)]
 
 
 class SpendingLimits(BaseSettings):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from temporalio.client import Client
 
+from activities.places import tell_limits
 from activities.store import Transport
 from seedance_temporal import connect
 from seedance_temporal.errors import TemporalUnavailable
@@ -51,6 +52,8 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     if client is None:
         return
     known = await register_search_attributes(client)
+    # Before this worker creates anything.
+    await tell_limits(client, settings)
     workers = build_workers(client, settings, bucket, ark, known, result_transport=result_transport)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     warning = asyncio.create_task(warn_of_signing(bucket))

@@ -140,3 +140,20 @@ async def test_pause_holds_before_a_worker_has_read_it(temporal: Client) -> None
 async def test_pause_of_unknown_route_is_refused(temporal: Client) -> None:
     with pytest.raises(InvalidRequest, match="there is no route 'byteplu'"):
         await VideoJobs(temporal, settings=some_settings()).pause("byteplu")
+
+
+@pytest.mark.parametrize("why", ["a\x1b[2J", "\udcff", "x" * 501], ids=["control", "half", "long"])
+async def test_pause_with_unusable_reason_is_refused(temporal: Client, why: str) -> None:
+    with pytest.raises(InvalidRequest, match="why: must be printable, and have 500 characters at most"):
+        await VideoJobs(temporal, settings=some_settings()).pause("byteplus", why=why)
+    assert not await is_held(temporal, QUEUES.create)
+
+
+@pytest.mark.parametrize("why", ["왜" * 1000, "\udcff" * 1001], ids=["long", "half"])
+async def test_rate_is_set_for_any_reason(temporal: Client, why: str) -> None:
+    """A gate whose rate cannot be set would hold its queue for good: it hears no unpause meanwhile."""
+    await set_rate(temporal, QUEUES.create, 0, why)
+    hold = await hold_of(temporal, QUEUES.create)
+    assert hold is not None
+    assert 900 < len(hold.why.encode()) <= 1000
+    await set_rate(temporal, QUEUES.create, None)

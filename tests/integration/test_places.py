@@ -277,3 +277,12 @@ async def test_requests_of_a_moment_are_sent_together(temporal: Client) -> None:
 
 async def test_place_of_unkept_class_is_none(temporal: Client) -> None:
     assert await place_of(temporal, a_request(resolution="4k"), World().job_id) is None
+
+
+@pytest.mark.parametrize("are_unused", [False, True])
+async def test_place_of_foreign_id_is_freed(temporal: Client, are_unused: bool) -> None:
+    """A check that fails for one place frees none of the others."""
+    lease = Lease(job_id="a-run-of-others", user="user", since=datetime.now(UTC) - timedelta(hours=1))
+    checked = CheckInput(leases=(lease,), are_unused=are_unused)
+    result = await in_activity(activities(World()).check_places, checked, client=temporal)
+    assert result.unneeded == (lease.job_id,)

@@ -460,6 +460,24 @@ async def test_report_of_no_job_is_ignored(gate: Gate, job_id: str) -> None:
     assert (await gate.hold(kind="closed")).why == "AccountOverdueError: no"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"probe_seconds": 1e308},
+        {"probe_seconds": -1.0},
+        {"reset_at": "9999-12-31T23:59:59-23:00"},
+        {"reset_at": "0001-01-01T00:00:00+23:00"},
+        {"why": "x" * 1_600_000},
+    ],
+    ids=["huge", "negative", "late", "early", "long"],
+)
+async def test_report_of_odd_values_is_ignored(gate: Gate, odd: dict[str, Any]) -> None:
+    await gate.signal(SIGNAL_REPORTED, {"job_id": gate.job_id("odd"), "answer": "closed"} | odd)
+    await gate.ends()
+    await gate.report("a", seconds=HOURS)
+    assert (await gate.hold(kind="closed")).prober == gate.job_id("a")
+
+
 async def test_gate_that_may_not_hold_fails(gate: Gate) -> None:
     gate.harness.fake.plan("set_create_rate", ApplicationError("no", type="RateNotAllowed", non_retryable=True))
     await gate.report("a")

@@ -275,7 +275,9 @@ async def test_foreign_signals_change_nothing(grants: Grants) -> None:
     await grants.granted("a")
     await grants.handle.signal(SIGNAL_PLACES_ASKED, args=["nonsense", {"limit": "many"}, None])
     nobody = {"job_id": "", "user": "user", "since": LONG_AGO.isoformat()}
-    await grants.handle.signal(SIGNAL_PLACES_ASKED, {"limit": 9, "requests": [nobody]})
+    wide = {"job_id": "x", "user": "u" * 1_800_000, "since": LONG_AGO.isoformat()}
+    for foreign in (nobody, wide):
+        await grants.handle.signal(SIGNAL_PLACES_ASKED, {"limit": 9, "requests": [foreign]})
     await grants.handle.signal(SIGNAL_PLACE_FREED, args=[None, 7, {"job_id": grants.id_of("a")}, "unknown"])
     await grants.handle.signal(SIGNAL_PLACE_FREED)
     shown = await grants.place("a")
