@@ -77,7 +77,7 @@ async def hold_of(client: Client, queue: str) -> Hold | None:
     hold = await _hold_of_gate(client, queue)
     if hold is not None or limit.rate_limit.requests_per_second > 0:
         return hold
-    # No worker has read the pause yet, or an operator has set the rate by hand.
+    # No worker has read the pause yet, its gate was ended, or an operator has set the rate by hand.
     set_by = limit.metadata
     since = set_by.update_time.ToDatetime(UTC)
     return Hold(queue=queue, kind="paused", why=set_by.reason, since=since, by=set_by.update_identity)

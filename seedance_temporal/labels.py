@@ -20,6 +20,8 @@ def value_problem(value: str) -> str | None:
     """Return what is wrong with the value of a label; None where nothing is."""
     if not value.strip():
         return "must not be blank"
+    if value != value.strip():
+        return "begins or ends with white space; take it away: another spelling would be another label"
     if not value.isprintable():
         return "holds a character that cannot be printed; take it out"
     if len(value) > _MOST_VALUE:

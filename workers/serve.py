@@ -9,6 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.places import tell_limits
 from activities.store import Transport
@@ -48,12 +49,10 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="worker"))
     if abandoned := await asyncio.to_thread(remove_abandoned):
         _log.info("removed the temporary files of %d copies or checks that were killed", abandoned)
-    client = await _connected(stop)
+    client = await _connected(stop, settings)
     if client is None:
         return
     known = await register_search_attributes(client)
-    # Before this worker creates anything.
-    await tell_limits(client, settings)
     workers = build_workers(client, settings, bucket, ark, known, result_transport=result_transport)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     warning = asyncio.create_task(warn_of_signing(bucket))
@@ -70,12 +69,15 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     await asyncio.sleep(REST_SECONDS)
 
 
-async def _connected(stop: asyncio.Event) -> Client | None:
-    """Connect as soon as the server answers; None if the process is to stop before that."""
+async def _connected(stop: asyncio.Event, settings: Settings) -> Client | None:
+    """Connect as soon as the server answers, and knows the limits; None if the process is to stop before that."""
     while not stop.is_set():
         try:
-            return await connect()
-        except TemporalUnavailable as error:
+            client = await connect()
+            # Before this worker creates anything.
+            await tell_limits(client, settings)
+            return client
+        except (TemporalUnavailable, RPCError) as error:
             _log.warning("%s; trying to connect again in %.0f s", error, RECONNECT_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), RECONNECT_SECONDS)

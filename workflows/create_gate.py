@@ -140,7 +140,7 @@ class CreateGate:
             share = policies.RAMP[self._ramp]
         # A pause holds the probe as well.
         of_probes = 0.0 if self._pause is not None else None
-        why = str(self._hold() or "")
+        why = self._pause.why if self._pause is not None else str(self._hold() or "")
         for queue, wanted in ((self._queue, share), (probe_queue(self._queue), of_probes)):
             if queue in self._shares and self._shares[queue] == wanted:
                 continue

@@ -205,6 +205,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "too many labels": ({"labels": {f"n{number}": "x" for number in range(17)}}, "labels", "16 are the most"),
     "label with a capital": ({"labels": {"Project": "x"}}, "labels", "'Project', which is no name of a label"),
     "label with a long name": ({"labels": {"x" * 64: "x"}}, "labels", "1 to 63"),
+    "padded label": ({"labels": {"project": "alpha "}}, "labels.project", "white space"),
     "blank label": ({"labels": {"project": " "}}, "labels.project", "blank"),
     "long label": ({"labels": {"project": "x" * 129}}, "labels.project", "128"),
     "label with a line feed": ({"labels": {"project": "a\nb"}}, "labels.project", "printed"),
