@@ -1,0 +1,371 @@
+"""``recover``: finish from the bucket what is paid for, where Temporal has lost its runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich import box
+from rich.progress import Progress
+from rich.table import Table
+from typer import Argument, Option
+
+from seedance_temporal.cli.options import JsonOption, SinceOption
+from seedance_temporal.cli.output import DONE, OTHER, SHOW, counted, err, exit_code, out, plain, print_json, print_table
+from seedance_temporal.cli.runtime import BucketRefused, JobNotFound, agree, command, must_stop, open_bucket
+from seedance_temporal.cli.side_by_side import progress_bar, side_by_side
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.errors import AmbiguousJobId, InvalidRequest, SeedanceError, UnknownJob
+from seedance_temporal.identity import id_prefix_from, job_id_of
+from seedance_temporal.job import JobState
+from seedance_temporal.provider.prices import UNKNOWN, Cost
+from seedance_temporal.search_attributes import register_search_attributes
+from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import COMMAND
+from seedance_temporal.urls import redacted
+
+if TYPE_CHECKING:
+    from seedance_temporal.recovery import LedgerJob, LedgerJobs
+
+_FOLLOW_SECONDS = 5.0
+# Of a prompt in the table; --json has all of it.
+_LONGEST_PROMPT = 60
+
+
+@dataclass
+class _Row:
+    """A job of the plan.
+
+    Attributes:
+        job: By its ledger.
+        known: By Temporal, when the plan was made; None where Temporal has lost it.
+        state: The last known one, of a run that goes on or was started.
+        action: What was done with it.
+        problem: Why it was not resubmitted.
+    """
+
+    job: LedgerJob
+    known: JobState | None = None
+    state: JobState | None = None
+    action: str | None = None
+    problem: str | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self.known is not None and not self.known.ended
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the job is not settled. Its end may be known to Temporal alone, as where it was cancelled early."""
+        if self.job.progress == "not_created" and self.known is not None and self.known.ended:
+            return self.known.error is not None and self.known.error.failure_class == "unsettled"
+        return self.job.progress not in {"stored", "ended"}
+
+    @property
+    def is_followed(self) -> bool:
+        return self.action == "started" or (self.runs and self.job.progress in {"task_known", "create_unknown"})
+
+    @property
+    def code(self) -> int:
+        """The exit code for how it ended, if it was followed. Where nothing was created, no video is missing."""
+        if self.state is None or (self.state.error is not None and self.state.error.failure_class == "unsettled"):
+            return DONE
+        return exit_code(self.state)
+
+    def document(self) -> dict[str, Any]:
+        job, state = self.job, self.state or self.known
+        return {
+            "job_id": job.job_id,
+            "progress": job.progress,
+            "attempt": job.attempt,
+            "task_id": job.task_id,
+            "claimed_at": job.claimed_at.isoformat(),
+            "run": None if self.known is None else "open" if self.runs else "closed",
+            "action": self.action,
+            "phase": state.phase if state is not None else None,
+            "attention": state.attention if state is not None else None,
+            "error": state.error.model_dump(mode="json", by_alias=True) if state is not None and state.error else None,
+            "problem": self.problem,
+            "request": job.request.model_dump(mode="json", exclude_none=True),
+        }
+
+
+@command
+async def recover(
+    jobs: Annotated[
+        list[str] | None,
+        Argument(metavar="[JOB]...", help="Only these jobs, also where they have ended; all open ones by default."),
+    ] = None,
+    since: SinceOption = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="List the jobs, and start nothing.")] = False,
+    wait: Annotated[bool, Option("--wait/--no-wait", help="Follow the jobs that are paid for to their end.")] = True,
+    resubmit: Annotated[
+        bool, Option("--resubmit", help="Submit the open jobs that have no task as well: each is paid for.")
+    ] = False,
+    yes: Annotated[bool, Option("--yes", help="Resubmit without asking first.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Finish by the bucket alone what is paid for and not stored, where Temporal has lost its runs. Pays for nothing."""
+    settings = Settings.from_environment("SEEDANCE_BUCKET")
+    prefixes = [id_prefix_from(job) for job in jobs or ()]
+    found, temporal = await _read_bucket(settings, prefixes, since), await VideoJobs.connect()
+    work = _Recovery(temporal, found, settings, is_named=bool(jobs))
+    console = err if as_json else out
+    with progress_bar() as bar:
+        await work.ask_temporal(bar)
+    for sentence in work.plan(resubmit=resubmit):
+        console.print(sentence)
+    if not as_json:
+        print_table(work.table())
+    if not dry_run:
+        if resubmit and work.resubmitted and not yes:
+            await agree(f"Submit {counted(len(work.resubmitted), 'job')} again, {work.price()}?", "started")
+        with progress_bar() as bar:
+            await work.start(bar)
+            if resubmit:
+                await work.resubmit(bar)
+            if wait:
+                await work.follow(bar)
+        for sentence in work.outcome(waited=wait):
+            console.print(sentence)
+    if as_json:
+        print_json(work.document() | {"dry_run": dry_run})
+    return DONE if dry_run else work.exit_code
+
+
+async def _read_bucket(settings: Settings, prefixes: Sequence[str], since: datetime | None) -> LedgerJobs:
+    """Read all jobs, or those that are named.
+
+    Raises:
+        JobNotFound, AmbiguousJobId: No job begins so, or several do.
+        BucketRefused: The bucket does not answer.
+    """
+    from seedance_temporal.recovery import ALL_PARTS, read_jobs
+
+    bucket = await open_bucket(settings)
+    named = [prefix.removeprefix("seedance-") for prefix in dict.fromkeys(prefixes)]
+    parts = named or ALL_PARTS
+    try:
+        with progress_bar() as bar:
+            shown = bar.add_task("reading the bucket", total=len(parts))
+            found = await read_jobs(
+                bucket,
+                settings.seedance_prefix,
+                parts,
+                read_all=bool(named),
+                since=since,
+                advance=lambda: bar.advance(shown),
+            )
+    except Exception as error:  # the library has many
+        raise BucketRefused(f"The bucket {bucket.name} could not be read: {redacted(str(error))}") from None
+    known = [*(job.job_id for job in found.read), *found.damaged]
+    for prefix in prefixes:
+        fitting = [each for each in known if each.startswith(prefix)]
+        if not fitting:
+            raise JobNotFound(f"The bucket has no claim of a job {prefix}: nothing was ever sent for it.")
+        if len(fitting) > 1:
+            raise AmbiguousJobId(prefix, fitting)
+    return found
+
+
+class _Recovery:
+    """The jobs of a bucket, and what is done with them."""
+
+    def __init__(self, jobs: VideoJobs, found: LedgerJobs, settings: Settings, *, is_named: bool) -> None:
+        self._jobs = jobs
+        self._rules = settings.rules
+        self._found = found
+        self._is_named = is_named
+        self._rows = [_Row(job) for job in found.read]
+        self._silent: set[str] = set()
+
+    async def ask_temporal(self, bar: Progress) -> None:
+        """Ask Temporal what it knows of the jobs that are open by the ledger, or named."""
+
+        async def ask(row: _Row) -> None:
+            try:
+                row.known = await self._jobs.job(row.job.job_id).state(detail=False)
+            except UnknownJob:
+                row.known = None
+
+        wanted = [row for row in self._rows if self._is_named or row.is_open]
+        await side_by_side("asking Temporal for its runs", ask, wanted, bar)
+
+    @property
+    def open(self) -> list[_Row]:
+        return [row for row in self._rows if row.is_open]
+
+    @property
+    def started(self) -> list[_Row]:
+        """The jobs that get a run, which cannot create: the paid ones, and where they are named, any without a run."""
+        paid = [row for row in self.open if row.job.progress in {"task_known", "create_unknown"}]
+        lost = [row for row in self._rows if self._is_named and row.known is None and row not in paid]
+        return [row for row in [*paid, *lost] if not row.runs]
+
+    @property
+    def resubmitted(self) -> list[_Row]:
+        """The jobs that another paid create can go on with."""
+        return [row for row in self.open if row.job.progress == "not_created" and not row.runs]
+
+    @property
+    def exit_code(self) -> int:
+        """The highest of the jobs that were followed; another one where an object is damaged."""
+        problems = any(row.problem for row in self._rows)
+        return max((row.code for row in self._rows), default=DONE) or (
+            OTHER if self._found.damaged or problems else DONE
+        )
+
+    def plan(self, *, resubmit: bool) -> Iterator[str]:
+        """Describe the jobs, and what is done with them."""
+        settled = Counter(row.job.progress for row in self._rows if not row.is_open)
+        stored = self._found.stored + settled.pop("stored", 0)
+        ended = self._found.ended + settled.total()
+        yield f"By the bucket: {counted(stored, 'job')} stored, {ended:,} ended without one, {len(self.open):,} open."
+        count = Counter(row.job.progress for row in self.open)
+        if tasks := count["task_known"]:
+            yield f"{counted(tasks, 'job')} with a task and no stored video: a run follows the task, and stores its video."
+        if unknown := count["create_unknown"]:
+            yield (
+                f"{counted(unknown, 'job')} with a create whose outcome is not known: a run searches for its task, and "
+                "sends nothing."
+            )
+        if none := len(self.resubmitted):
+            then = (
+                "submitted again, each for another paid create." if resubmit else "left, and nothing is paid for them."
+            )
+            yield f"{counted(none, 'job')} without a task: {then}"
+        if running := sum(row.runs for row in self.open):
+            yield f"{counted(running, 'job')} of the open ones with a run in Temporal, which is left alone."
+        for job_id, problem in self._found.damaged.items():
+            yield f"[red]Damaged: {job_id}.[/] {plain(problem)}. It is left alone: {COMMAND} audit {job_id} --verify"
+
+    def table(self) -> Table:
+        """Return the open jobs, and those that are named, with their requests."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("job", "by the ledger", "attempt", "claimed (UTC)", "run", "request"):
+            table.add_column(column, overflow="fold")
+        for row in self._shown:
+            job, request = row.job, row.job.request
+            run = "lost" if row.known is None else "open" if row.runs else "closed"
+            progress = job.progress.replace("_", " ") + (f" ({job.task_id})" if job.task_id else "")
+            prompt = request.prompt or ""
+            short = prompt if len(prompt) <= _LONGEST_PROMPT else f"{prompt[:_LONGEST_PROMPT]}…"
+            wanted = f"{request.user_id}: {request.model}, {request.resolution}, {request.duration} s, {short!r}"
+            cells = job.job_id, progress, str(job.attempt), f"{job.claimed_at:%Y-%m-%d %H:%M:%S}", run, wanted
+            table.add_row(*map(plain, cells))
+        return table
+
+    @property
+    def _shown(self) -> list[_Row]:
+        return self._rows if self._is_named else self.open
+
+    def price(self) -> str:
+        """Say what the creates of a resubmit cost."""
+        estimates = [self._rules.estimate(row.job.request).most for row in self.resubmitted]
+        most = Cost(sum(each.usd or 0 for each in estimates), sum(each.cny or 0 for each in estimates))
+        unpriced = f", and {counted(estimates.count(UNKNOWN), 'job')} of unknown price" if UNKNOWN in estimates else ""
+        cny = f" and {most.cny:.2f} CNY" if most.cny else ""
+        return f"each for another paid create, at most about {most.usd:.2f} USD{cny} together{unpriced}"
+
+    async def start(self, bar: Progress) -> None:
+        """Start runs that cannot create. One that was started meanwhile by somebody else is left alone."""
+
+        async def start(row: _Row) -> None:
+            row.action = "started" if await self._jobs.bring_back(row.job.job_id, row.job.request) else "left"
+
+        if started := self.started:
+            # Workers that outlived Temporal's database would use them, and their runs wait until they are there.
+            await register_search_attributes(self._jobs.client)
+            await self._guarded(side_by_side("starting runs that cannot create", start, started, bar))
+
+    async def resubmit(self, bar: Progress) -> None:
+        """Submit the requests of jobs without a task again."""
+
+        async def submit(row: _Row) -> None:
+            if job_id_of(row.job.request) != row.job.job_id:
+                row.problem = "its request has fields of a newer release: resubmit it with that one"
+                return
+            try:
+                job = await self._jobs.submit(row.job.request)
+            except InvalidRequest as error:
+                row.problem = "; ".join(map(str, error.problems))
+                return
+            row.action = "resubmitted" if job.started else "left"
+
+        await self._guarded(side_by_side("resubmitting", submit, self.resubmitted, bar))
+
+    async def follow(self, bar: Progress) -> None:
+        """Follow the jobs that are paid for, or may be, to their end, or until they need an operator."""
+
+        async def follow(row: _Row) -> None:
+            async for state in self._jobs.job(row.job.job_id).follow(every=_FOLLOW_SECONDS):
+                row.state = state
+                self._warn_of_silence(state)
+                if must_stop(state):
+                    break
+
+        followed = [row for row in self._rows if row.is_followed]
+        # A search takes minutes: it must not keep tasks from being shown.
+        followed.sort(key=lambda row: row.job.progress == "create_unknown")
+        await self._guarded(side_by_side("settled", follow, followed, bar))
+
+    def _warn_of_silence(self, state: JobState) -> None:
+        """Print once for each route that no worker answers."""
+        if state.detail is None and not state.ended and state.route not in self._silent:
+            self._silent.add(state.route)
+            err.print(f"[yellow]No worker of route {plain(state.route)} answers so far: its jobs wait for one.[/]")
+
+    async def _guarded(self, work: Any) -> None:
+        try:
+            await work
+        except (asyncio.CancelledError, SeedanceError):
+            err.print(
+                "Runs that were started go on. The same command again finishes the rest; it pays for nothing twice."
+            )
+            raise
+
+    def outcome(self, *, waited: bool) -> Iterator[str]:
+        """Describe what was done, and how the jobs ended that were followed."""
+        actions = Counter(row.action for row in self._rows)
+        done = [f"{actions[each]:,} {each}" for each in ("started", "resubmitted") if actions[each]]
+        if done:
+            yield f"Runs: {', '.join(done)}."
+        for row in self._rows:
+            if row.problem:
+                yield f"[red]Not resubmitted: {row.job.job_id}.[/] {plain(row.problem)}"
+        if not waited:
+            if actions["started"] or actions["resubmitted"]:
+                yield f"To follow them: {COMMAND} watch"
+            return
+        phases = Counter(_ended(row.state) for row in self._rows if row.state is not None)
+        if phases:
+            yield f"{', '.join(f'{count:,} {phase}' for phase, count in sorted(phases.items()))}."
+        for row in self._rows:
+            if row.state is not None and row.code != DONE:
+                why = row.state.error.summary if row.state.error is not None else row.state.attention or "goes on"
+                yield f"{row.job.job_id}  {plain(row.state.phase)}  {plain(why)}  {SHOW} {row.job.job_id}"
+        if any(row.state is not None and _ended(row.state) == "without a task" for row in self._rows):
+            yield f"Nothing was paid for those without a task. For another paid create: {COMMAND} recover --resubmit"
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON."""
+        count = Counter(row.job.progress for row in self._rows if not row.is_open)
+        stored = self._found.stored + count.pop("stored", 0)
+        return {
+            "stored": stored,
+            "ended": self._found.ended + count.total(),
+            "open": len(self.open),
+            "damaged": self._found.damaged,
+            "jobs": [row.document() for row in self._shown],
+        }
+
+
+def _ended(state: JobState) -> str:
+    """Say how a job ended that was followed."""
+    if state.error is not None and state.error.failure_class == "unsettled":
+        return "without a task"
+    return state.phase if state.ended else f"in need of an operator ({state.attention})"
