@@ -109,7 +109,7 @@ async def recover(
     yes: Annotated[bool, Option("--yes", help="Resubmit without asking first.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Finish by the bucket alone what is paid for and not stored, where Temporal has lost its runs. Pays for nothing."""
+    """Finish by the bucket alone what is paid for and not stored, where Temporal lost its runs. Pays for nothing."""
     settings = Settings.from_environment("SEEDANCE_BUCKET")
     prefixes = [id_prefix_from(job) for job in jobs or ()]
     found, temporal = await _read_bucket(settings, prefixes, since), await VideoJobs.connect()
@@ -227,7 +227,7 @@ class _Recovery:
         yield f"By the bucket: {counted(stored, 'job')} stored, {ended:,} ended without one, {len(self.open):,} open."
         count = Counter(row.job.progress for row in self.open)
         if tasks := count["task_known"]:
-            yield f"{counted(tasks, 'job')} with a task and no stored video: a run follows the task, and stores its video."
+            yield f"{counted(tasks, 'job')} with a task and no stored video: a run follows it, and stores its video."
         if unknown := count["create_unknown"]:
             yield (
                 f"{counted(unknown, 'job')} with a create whose outcome is not known: a run searches for its task, and "
