@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from seedance_temporal.recovery import LedgerJob, LedgerJobs
 
 _FOLLOW_SECONDS = 5.0
+# What is paid for, or may be.
+_PAID = {"task_known", "create_unknown"}
 # Of a prompt in the table; --json has all of it.
 _LONGEST_PROMPT = 60
 
@@ -67,7 +70,7 @@ class _Row:
 
     @property
     def is_followed(self) -> bool:
-        return self.action == "started" or (self.runs and self.job.progress in {"task_known", "create_unknown"})
+        return self.action == "started" or (self.runs and self.job.progress in _PAID)
 
     @property
     def code(self) -> int:
@@ -178,6 +181,9 @@ class _Recovery:
     def __init__(self, jobs: VideoJobs, found: LedgerJobs, settings: Settings, *, is_named: bool) -> None:
         self._jobs = jobs
         self._rules = settings.rules
+        # A job that was away for long has an Attention at once, and settles itself where it can: after two listings,
+        # which are a sixth of the search's time apart.
+        self._patience = settings.seedance_recovery_seconds / 2
         self._found = found
         self._is_named = is_named
         self._rows = [_Row(job) for job in found.read]
@@ -201,9 +207,9 @@ class _Recovery:
 
     @property
     def started(self) -> list[_Row]:
-        """The jobs that get a run, which cannot create: the paid ones, and where they are named, any without a run."""
-        paid = [row for row in self.open if row.job.progress in {"task_known", "create_unknown"}]
-        lost = [row for row in self._rows if self._is_named and row.known is None and row not in paid]
+        """The jobs that get a run that cannot create: the paid ones, and named ones that Temporal has to know again."""
+        paid = [row for row in self.open if row.job.progress in _PAID]
+        lost = [row for row in self._rows if self._is_named and row.known is None and not row.is_open]
         return [row for row in [*paid, *lost] if not row.runs]
 
     @property
@@ -299,14 +305,18 @@ class _Recovery:
         await self._guarded(side_by_side("resubmitting", submit, self.resubmitted, bar))
 
     async def follow(self, bar: Progress) -> None:
-        """Follow the jobs that are paid for, or may be, to their end, or until they need an operator."""
+        """Follow the jobs that are paid for, or may be, to their end, or until they have needed an operator for a while."""
 
         async def follow(row: _Row) -> None:
-            async for state in self._jobs.job(row.job.job_id).follow(every=_FOLLOW_SECONDS):
-                row.state = state
-                self._warn_of_silence(state)
-                if must_stop(state):
-                    break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as patience:
+                    async for state in self._jobs.job(row.job.job_id).follow(every=_FOLLOW_SECONDS):
+                        row.state = state
+                        self._warn_of_silence(state)
+                        if not must_stop(state):
+                            patience.reschedule(None)
+                        elif patience.when() is None:
+                            patience.reschedule(asyncio.get_running_loop().time() + self._patience)
 
         followed = [row for row in self._rows if row.is_followed]
         # A search takes minutes: it must not keep tasks from being shown.

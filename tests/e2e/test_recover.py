@@ -28,8 +28,8 @@ STAGES = ENDED | OPEN | WITHOUT_WORKER
 # Copies that hang keep their places.
 SETTINGS = {
     "SEEDANCE_CALLBACK_URL": "",
-    "SEEDANCE_CREATE_TIMEOUT_SECONDS": "5",
-    "SEEDANCE_RECOVERY_SECONDS": "20",
+    "SEEDANCE_CREATE_TIMEOUT_SECONDS": "8",
+    "SEEDANCE_RECOVERY_SECONDS": "30",
     "SEEDANCE_COPIES_AT_ONCE": "30",
 }
 
@@ -68,7 +68,8 @@ async def test_lost_database_is_recovered(count: int) -> None:
         assert _requests(planned.answer) == {job_id_of(of): _shown(of) for name, of in jobs if name in OPEN}
 
         await stack.ark.release()
-        recovered = await starter(stack, "recover")
+        # More patience than the workers' short search has: the machine can be busy.
+        recovered = await starter(stack, "recover", SEEDANCE_RECOVERY_SECONDS="160")
         assert recovered.code == 0, recovered
         assert len(await stack.ark.ledger()) == posts, "something was sent"
         phases = {job["job_id"]: job["phase"] for job in recovered.answer["jobs"]}
