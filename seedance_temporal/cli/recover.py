@@ -230,7 +230,8 @@ class _Recovery:
         settled = Counter(row.job.progress for row in self._rows if not row.is_open)
         stored = self._found.stored + settled.pop("stored", 0)
         ended = self._found.ended + settled.total()
-        yield f"By the bucket: {counted(stored, 'job')} stored, {ended:,} ended without one, {len(self.open):,} open."
+        jobs = counted(stored + ended + len(self.open), "job")
+        yield f"{jobs} by the bucket: {stored:,} stored, {ended:,} ended without a video, {len(self.open):,} open."
         count = Counter(row.job.progress for row in self.open)
         if tasks := count["task_known"]:
             yield f"{counted(tasks, 'job')} with a task and no stored video: a run follows it, and stores its video."
@@ -240,10 +241,8 @@ class _Recovery:
                 "sends nothing."
             )
         if none := len(self.resubmitted):
-            then = (
-                "submitted again, each for another paid create." if resubmit else "left, and nothing is paid for them."
-            )
-            yield f"{counted(none, 'job')} without a task: {then}"
+            then = f"submitted again, {self.price()}" if resubmit else "nothing is sent, and nothing is paid for"
+            yield f"{counted(none, 'job')} without a task: {then}."
         if running := sum(row.runs for row in self.open):
             yield f"{counted(running, 'job')} of the open ones with a run in Temporal, which is left alone."
         for job_id, problem in self._found.damaged.items():
@@ -305,7 +304,7 @@ class _Recovery:
         await self._guarded(side_by_side("resubmitting", submit, self.resubmitted, bar))
 
     async def follow(self, bar: Progress) -> None:
-        """Follow the jobs that are paid for, or may be, to their end, or until they have needed an operator for a while."""
+        """Follow the jobs that are paid for, or may be, to their end, or while they need no operator for long."""
 
         async def follow(row: _Row) -> None:
             with suppress(TimeoutError):

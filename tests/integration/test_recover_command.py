@@ -120,8 +120,8 @@ async def test_job_without_task_is_resubmitted_on_request(temporal: Client, ledg
     of = request("not sent", "stored")
     job_id = await claim(ledger, of, not_sent())
     listed = await recover("--dry-run")
-    assert f"{job_id}" in listed.out
-    assert "without a task: nothing is sent, and nothing is paid for." in listed.out
+    assert job_id in listed.out
+    assert "1 job without a task: nothing is sent, and nothing is paid for." in listed.out, listed.out
 
     refused = await recover(job_id, "--resubmit", "--json")
     assert refused.code == 2

@@ -119,7 +119,7 @@ async def test_settled_jobs_cost_no_reads() -> None:
 
 async def test_open_jobs_are_read_with_their_requests() -> None:
     bucket = MemoryBucket()
-    stages = {
+    stages: dict[str, list[list[str]]] = {
         "task_known": [["created"]],
         "create_unknown": [[]],
         "not_created": [["created", "ended", "granted"], ["not sent"]],
