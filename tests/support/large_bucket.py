@@ -1,6 +1,6 @@
 """A server with the listing of a bucket of very many jobs: ``python -m tests.support.large_bucket JOBS OPEN SECONDS``.
 
-It speaks as much of Google's API as a reader needs: pages of 1,000 objects, and small contents, each after some seconds.
+It speaks as much of the API as a reader needs: pages of 1,000 objects, and small contents, each after so many seconds.
 It prints its port. A real bucket server would need many minutes to be filled.
 """
 
