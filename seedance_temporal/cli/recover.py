@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich import box
 from rich.progress import Progress
-from rich.table import Table
 from typer import Argument, Option
 
 from seedance_temporal.cli.options import JsonOption, SinceOption
-from seedance_temporal.cli.output import DONE, OTHER, SHOW, counted, err, exit_code, out, plain, print_json, print_table
+from seedance_temporal.cli.output import DONE, OTHER, SHOW, counted, err, out, plain, print_json, print_table
+from seedance_temporal.cli.recovery_table import PAID, Row, how_ended, table_of
 from seedance_temporal.cli.runtime import BucketRefused, JobNotFound, agree, command, must_stop, open_bucket
 from seedance_temporal.cli.side_by_side import progress_bar, side_by_side
 from seedance_temporal.client import VideoJobs
@@ -30,71 +28,9 @@ from seedance_temporal.temporal_ui import COMMAND
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
-    from seedance_temporal.recovery import LedgerJob, LedgerJobs
+    from seedance_temporal.recovery import LedgerJobs
 
 _FOLLOW_SECONDS = 5.0
-# What is paid for, or may be.
-_PAID = {"task_known", "create_unknown"}
-# Of a prompt in the table; --json has all of it.
-_LONGEST_PROMPT = 60
-
-
-@dataclass
-class _Row:
-    """A job of the plan.
-
-    Attributes:
-        job: By its ledger.
-        known: By Temporal, when the plan was made; None where Temporal has lost it.
-        state: The last known one, of a run that goes on or was started.
-        action: What was done with it.
-        problem: Why it was not resubmitted.
-    """
-
-    job: LedgerJob
-    known: JobState | None = None
-    state: JobState | None = None
-    action: str | None = None
-    problem: str | None = None
-
-    @property
-    def runs(self) -> bool:
-        return self.known is not None and not self.known.ended
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the job is not settled. Its end may be known to Temporal alone, as where it was cancelled early."""
-        if self.job.progress == "not_created" and self.known is not None and self.known.ended:
-            return self.known.error is not None and self.known.error.failure_class == "unsettled"
-        return self.job.progress not in {"stored", "ended"}
-
-    @property
-    def is_followed(self) -> bool:
-        return self.action == "started" or (self.runs and self.job.progress in _PAID)
-
-    @property
-    def code(self) -> int:
-        """The exit code for how it ended, if it was followed. Where nothing was created, no video is missing."""
-        if self.state is None or (self.state.error is not None and self.state.error.failure_class == "unsettled"):
-            return DONE
-        return exit_code(self.state)
-
-    def document(self) -> dict[str, Any]:
-        job, state = self.job, self.state or self.known
-        return {
-            "job_id": job.job_id,
-            "progress": job.progress,
-            "attempt": job.attempt,
-            "task_id": job.task_id,
-            "claimed_at": job.claimed_at.isoformat(),
-            "run": None if self.known is None else "open" if self.runs else "closed",
-            "action": self.action,
-            "phase": state.phase if state is not None else None,
-            "attention": state.attention if state is not None else None,
-            "error": state.error.model_dump(mode="json", by_alias=True) if state is not None and state.error else None,
-            "problem": self.problem,
-            "request": job.request.model_dump(mode="json", exclude_none=True),
-        }
 
 
 @command
@@ -122,8 +58,9 @@ async def recover(
         await work.ask_temporal(bar)
     for sentence in work.plan(resubmit=resubmit):
         console.print(sentence)
-    if not as_json:
-        print_table(work.table())
+    table = table_of(work.shown)
+    if table.row_count and not as_json:
+        print_table(table)
     if not dry_run:
         if resubmit and work.resubmitted and not yes:
             await agree(f"Submit {counted(len(work.resubmitted), 'job')} again, {work.price()}?", "started")
@@ -150,8 +87,9 @@ async def _read_bucket(settings: Settings, prefixes: Sequence[str], since: datet
     from seedance_temporal.recovery import ALL_PARTS, read_jobs
 
     bucket = await open_bucket(settings)
-    named = [prefix.removeprefix("seedance-") for prefix in dict.fromkeys(prefixes)]
-    parts = named or ALL_PARTS
+    # One that is given twice, or begins like another, must not be read twice.
+    named = [each for each in dict.fromkeys(prefixes) if not any(each != of and each.startswith(of) for of in prefixes)]
+    parts = [each.removeprefix("seedance-") for each in named] or ALL_PARTS
     try:
         with progress_bar() as bar:
             shown = bar.add_task("reading the bucket", total=len(parts))
@@ -186,13 +124,13 @@ class _Recovery:
         self._patience = settings.seedance_recovery_seconds / 2
         self._found = found
         self._is_named = is_named
-        self._rows = [_Row(job) for job in found.read]
+        self._rows = [Row(job) for job in found.read]
         self._silent: set[str] = set()
 
     async def ask_temporal(self, bar: Progress) -> None:
         """Ask Temporal what it knows of the jobs that are open by the ledger, or named."""
 
-        async def ask(row: _Row) -> None:
+        async def ask(row: Row) -> None:
             try:
                 row.known = await self._jobs.job(row.job.job_id).state(detail=False)
             except UnknownJob:
@@ -202,18 +140,18 @@ class _Recovery:
         await side_by_side("asking Temporal for its runs", ask, wanted, bar)
 
     @property
-    def open(self) -> list[_Row]:
+    def open(self) -> list[Row]:
         return [row for row in self._rows if row.is_open]
 
     @property
-    def started(self) -> list[_Row]:
+    def started(self) -> list[Row]:
         """The jobs that get a run that cannot create: the paid ones, and named ones that Temporal has to know again."""
-        paid = [row for row in self.open if row.job.progress in _PAID]
+        paid = [row for row in self.open if row.job.progress in PAID]
         lost = [row for row in self._rows if self._is_named and row.known is None and not row.is_open]
         return [row for row in [*paid, *lost] if not row.runs]
 
     @property
-    def resubmitted(self) -> list[_Row]:
+    def resubmitted(self) -> list[Row]:
         """The jobs that another paid create can go on with."""
         return [row for row in self.open if row.job.progress == "not_created" and not row.runs]
 
@@ -248,24 +186,9 @@ class _Recovery:
         for job_id, problem in self._found.damaged.items():
             yield f"[red]Damaged: {job_id}.[/] {plain(problem)}. It is left alone: {COMMAND} audit {job_id} --verify"
 
-    def table(self) -> Table:
-        """Return the open jobs, and those that are named, with their requests."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("job", "by the ledger", "attempt", "claimed (UTC)", "run", "request"):
-            table.add_column(column, overflow="fold")
-        for row in self._shown:
-            job, request = row.job, row.job.request
-            run = "lost" if row.known is None else "open" if row.runs else "closed"
-            progress = job.progress.replace("_", " ") + (f" ({job.task_id})" if job.task_id else "")
-            prompt = request.prompt or ""
-            short = prompt if len(prompt) <= _LONGEST_PROMPT else f"{prompt[:_LONGEST_PROMPT]}…"
-            wanted = f"{request.user_id}: {request.model}, {request.resolution}, {request.duration} s, {short!r}"
-            cells = job.job_id, progress, str(job.attempt), f"{job.claimed_at:%Y-%m-%d %H:%M:%S}", run, wanted
-            table.add_row(*map(plain, cells))
-        return table
-
     @property
-    def _shown(self) -> list[_Row]:
+    def shown(self) -> list[Row]:
+        """The open jobs, and those that are named."""
         return self._rows if self._is_named else self.open
 
     def price(self) -> str:
@@ -279,7 +202,7 @@ class _Recovery:
     async def start(self, bar: Progress) -> None:
         """Start runs that cannot create. One that was started meanwhile by somebody else is left alone."""
 
-        async def start(row: _Row) -> None:
+        async def start(row: Row) -> None:
             row.action = "started" if await self._jobs.bring_back(row.job.job_id, row.job.request) else "left"
 
         if started := self.started:
@@ -290,7 +213,7 @@ class _Recovery:
     async def resubmit(self, bar: Progress) -> None:
         """Submit the requests of jobs without a task again."""
 
-        async def submit(row: _Row) -> None:
+        async def submit(row: Row) -> None:
             if job_id_of(row.job.request) != row.job.job_id:
                 row.problem = "its request has fields of a newer release: resubmit it with that one"
                 return
@@ -306,7 +229,7 @@ class _Recovery:
     async def follow(self, bar: Progress) -> None:
         """Follow the jobs that are paid for, or may be, to their end, or while they need no operator for long."""
 
-        async def follow(row: _Row) -> None:
+        async def follow(row: Row) -> None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None) as patience:
                     async for state in self._jobs.job(row.job.job_id).follow(every=_FOLLOW_SECONDS):
@@ -328,7 +251,7 @@ class _Recovery:
             self._silent.add(state.route)
             err.print(f"[yellow]No worker of route {plain(state.route)} answers so far: its jobs wait for one.[/]")
 
-    async def _guarded(self, work: Any) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except (asyncio.CancelledError, SeedanceError):
@@ -350,14 +273,14 @@ class _Recovery:
             if actions["started"] or actions["resubmitted"]:
                 yield f"To follow them: {COMMAND} watch"
             return
-        phases = Counter(_ended(row.state) for row in self._rows if row.state is not None)
+        phases = Counter(how_ended(row.state) for row in self._rows if row.state is not None)
         if phases:
             yield f"{', '.join(f'{count:,} {phase}' for phase, count in sorted(phases.items()))}."
         for row in self._rows:
             if row.state is not None and row.code != DONE:
                 why = row.state.error.summary if row.state.error is not None else row.state.attention or "goes on"
                 yield f"{row.job.job_id}  {plain(row.state.phase)}  {plain(why)}  {SHOW} {row.job.job_id}"
-        if any(row.state is not None and _ended(row.state) == "without a task" for row in self._rows):
+        if any(row.state is not None and how_ended(row.state) == "without a task" for row in self._rows):
             yield f"Nothing was paid for those without a task. For another paid create: {COMMAND} recover --resubmit"
 
     def document(self) -> dict[str, Any]:
@@ -369,12 +292,5 @@ class _Recovery:
             "ended": self._found.ended + count.total(),
             "open": len(self.open),
             "damaged": self._found.damaged,
-            "jobs": [row.document() for row in self._shown],
+            "jobs": [row.document() for row in self.shown],
         }
-
-
-def _ended(state: JobState) -> str:
-    """Say how a job ended that was followed."""
-    if state.error is not None and state.error.failure_class == "unsettled":
-        return "without a task"
-    return state.phase if state.ended else f"in need of an operator ({state.attention})"

@@ -114,7 +114,7 @@ async def never_claimed(stack: Stack, request: VideoRequest) -> None:
     await stack.jobs.submit(request)
 
 
-# With what the ledger says before the recovery, and what becomes of it: of one that has no task, nothing is paid for.
+# With what becomes of it.
 ENDED: dict[str, tuple[Stage, str]] = {
     "stored": (scenarios.stored, "stored"),
     "failed": (scenarios.failed, "failed"),

@@ -1269,7 +1269,7 @@ MUTANTS = (
     Mutant(
         1,
         "a job that was cancelled before its create is submitted again",
-        "seedance_temporal/cli/recover.py",
+        "seedance_temporal/cli/recovery_table.py",
         'self.known.error is not None and self.known.error.failure_class == "unsettled"',
         "self.known.error is not None",
         "tests/integration/test_recover_command.py::test_job_cancelled_before_create_is_no_open_one",
