@@ -44,7 +44,7 @@ LONG = [pytest.mark.faults, pytest.mark.timeout(900)]
 @pytest.mark.parametrize(
     ("count", "worker_outlives"),
     [
-        pytest.param(len(STAGES), False, id="smoke"),
+        pytest.param(len(STAGES), False, id="smoke", marks=pytest.mark.timeout(480)),
         pytest.param(50, False, id="fifty", marks=LONG),
         pytest.param(len(STAGES), True, id="worker outlives it", marks=LONG),
     ],
