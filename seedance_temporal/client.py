@@ -146,10 +146,24 @@ class VideoJobs:
         A run that goes on looks at once; where none does, a new one ends with what the bucket holds.
         """
         job = self.job(job_id_of(request))
-        argument = GenerateVideoInput(request=request, may_create=False)
-        if not await self._start(job.id, argument, WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY):
+        if not await self.bring_back(job.id, request):
             await job.retry()
         return job
+
+    async def bring_back(self, job_id: str, request: VideoRequest) -> bool:
+        """Start a run that goes on from the ledger of a job, such as one whose runs Temporal has lost. Never pays.
+
+        The run cannot create, also after a Reset: where the ledger would allow another attempt, it ends ``unsettled``.
+
+        Args:
+            job_id: The job.
+            request: The job's request, as a claim in its ledger holds it. It is not checked: it may be paid for.
+
+        Returns:
+            False where a run of the job goes on, which is left alone.
+        """
+        argument = GenerateVideoInput(request=request, may_create=False)
+        return await self._start(job_id, argument, WorkflowIDReusePolicy.ALLOW_DUPLICATE)
 
     async def _start(
         self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy, *, batch: bool = False

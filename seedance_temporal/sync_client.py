@@ -139,6 +139,10 @@ class SyncVideoJobs:
         """See :meth:`VideoJobs.take_over <seedance_temporal.VideoJobs.take_over>`."""
         return self._of(self._loop.call(self._jobs.take_over(request)))
 
+    def bring_back(self, job_id: str, request: VideoRequest) -> bool:
+        """See :meth:`VideoJobs.bring_back <seedance_temporal.VideoJobs.bring_back>`."""
+        return self._loop.call(self._jobs.bring_back(job_id, request))
+
     def runs(self, **wanted: Unpack[Wanted]) -> Iterator[JobState]:
         """See :meth:`VideoJobs.runs <seedance_temporal.VideoJobs.runs>`."""
         return self._loop.iterate(self._jobs.runs(**wanted))

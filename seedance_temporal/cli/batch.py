@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from typer import Argument, Option
 
 from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
 from seedance_temporal.cli.options import AnyPathOption, JsonOption
-from seedance_temporal.cli.output import DONE, OTHER, err, exit_code, out, plain, print_json
+from seedance_temporal.cli.output import DONE, OTHER, counted, err, exit_code, out, plain, print_json
 from seedance_temporal.cli.runtime import agree, command, must_stop, open_bucket, read
+from seedance_temporal.cli.side_by_side import progress_bar, side_by_side
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
@@ -26,7 +27,6 @@ from seedance_temporal.provider.prices import UNKNOWN, Cost
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
-_AT_ONCE = 20
 # The time between two writes of the result file.
 _WRITE_SECONDS = 1.0
 # The time between two polls of a job; its end is seen at once.
@@ -97,7 +97,7 @@ async def batch(
         await agree("Submit them?", "submitted")
     bucket = await open_bucket(settings) if reader.files else None
     jobs = await VideoJobs.connect()
-    with work.recorded(), _bar() as bar:
+    with work.recorded(), progress_bar() as bar:
         await work.submit(jobs, Uploads(bucket, reader.files, bar), bar)
         if wait:
             await work.follow(jobs, bar)
@@ -160,24 +160,24 @@ class _Batch:
 
     def outlook(self) -> Iterator[str]:
         """Describe the jobs and their price before they are submitted."""
-        jobs = _counted(len(self.jobs), "job")
+        jobs = counted(len(self.jobs), "job")
         cny = f" and {self._most.cny:.2f} CNY" if self._most.cny else ""
         yield f"{jobs}, at most about {self._most.usd:.2f} USD{cny} together, unless they are paid already."
         if self._unpriced:
-            yield f"Not counted, because the price is not known: {_counted(self._unpriced, 'job')}."
+            yield f"Not counted, because the price is not known: {counted(self._unpriced, 'job')}."
         if self._repeated:
-            yield f"The same job as an earlier line: {_counted(len(self._repeated), 'line')}."
+            yield f"The same job as an earlier line: {counted(len(self._repeated), 'line')}."
         if self._invalid:
-            yield f"Invalid, and skipped: {_counted(len(self._invalid), 'line')}."
+            yield f"Invalid, and skipped: {counted(len(self._invalid), 'line')}."
         for text, count in self._warnings.most_common(_MOST_WARNINGS):
-            yield f"[yellow]{_counted(count, 'job')}: {plain(text)}[/]"
+            yield f"[yellow]{counted(count, 'job')}: {plain(text)}[/]"
         if len(self._warnings) > _MOST_WARNINGS:
             yield "[yellow]There are warnings of other kinds; `check` shows those of one request.[/]"
 
     def outcome(self) -> Iterator[str]:
         """Describe the jobs after they were submitted."""
         counts = self.summary()
-        yield f"Submitted: {_counted(len(self.jobs), 'job')}, {counts['new']} new, {counts['existing']} existing."
+        yield f"Submitted: {counted(len(self.jobs), 'job')}, {counts['new']} new, {counts['existing']} existing."
         yield f"{', '.join(f'{count} {phase}' for phase, count in counts['phases'].items())}."
         if not self._unwritten:
             yield f"The job of each line is in {plain(str(self._results))}."
@@ -207,7 +207,7 @@ class _Batch:
             line.phase, line.existing = job.submitted.phase, job.existing
 
         try:
-            await _side_by_side("submitting", submit, self.jobs, bar)
+            await side_by_side("submitting", submit, self.jobs, bar)
         except (asyncio.CancelledError, SeedanceError):
             done = sum(line.phase is not None for line in self.jobs)
             err.print(
@@ -227,7 +227,7 @@ class _Batch:
             line.ended = exit_code(job)
 
         try:
-            await _side_by_side("ended", follow, self.jobs, bar)
+            await side_by_side("ended", follow, self.jobs, bar)
         except (asyncio.CancelledError, SeedanceError):
             err.print("This does not stop the jobs. The same command again follows them.")
             raise
@@ -271,10 +271,6 @@ class _Batch:
         new.replace(self._results)
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 async def _read_lines(text: bytes, folder: Path | None, reader: RequestReader) -> list[_Line]:
     async def read_line(number: int, row: bytes) -> _Line:
         try:
@@ -291,29 +287,3 @@ async def _read_lines(text: bytes, folder: Path | None, reader: RequestReader) -
             line.same_as = first.get(line.job_id)
             first.setdefault(line.job_id, line)
     return lines
-
-
-async def _side_by_side(
-    title: str, work: Callable[[_Line], Awaitable[None]], lines: Sequence[_Line], bar: Progress
-) -> None:
-    """Process lines in their order, a few at once, until the first error."""
-    shown = bar.add_task(title, total=len(lines))
-    left = iter(lines)
-
-    async def worker() -> None:
-        for line in left:
-            await work(line)
-            bar.advance(shown)
-
-    workers = [asyncio.create_task(worker()) for _ in range(_AT_ONCE)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for each in workers:
-            each.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-
-
-def _bar() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    return Progress(*columns, console=err, disable=not err.is_terminal)

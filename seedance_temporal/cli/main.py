@@ -45,6 +45,7 @@ from seedance_temporal.cli.output import (
     print_timeline,
 )
 from seedance_temporal.cli.pause import holds_of, pause, print_holds, unpause
+from seedance_temporal.cli.recover import recover
 from seedance_temporal.cli.report import report
 from seedance_temporal.cli.runtime import (
     UNWRITABLE,
@@ -303,5 +304,5 @@ def main() -> None:
 
 
 app.command("adopt-file")(adopt_file)
-for each in (check, models, batch, audit, report, watch, pause, unpause):
+for each in (check, models, batch, audit, report, recover, watch, pause, unpause):
     app.command()(each)

@@ -35,6 +35,10 @@ def advised(advice: str) -> str:
     return escape(printable(advice, keep="\n"))
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def exit_code(job: JobState) -> int:
     if job.result is not None:
         return DONE

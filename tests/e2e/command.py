@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from dev.stack import ROOT, Stack
 
-_SECONDS = 120
+# `recover` follows searches that take a minute, on a busy machine.
+_SECONDS = 300
 
 
 class Ran(NamedTuple):

@@ -1258,6 +1258,38 @@ MUTANTS = (
         "return request.rank, 0, ",
         "tests/unit/test_waiting_line.py::test_one_job_of_another_user_waits_for_one",
     ),
+    Mutant(
+        1,
+        "a run that recovery starts may create",
+        "seedance_temporal/client.py",
+        "argument = GenerateVideoInput(request=request, may_create=False)",
+        "argument = GenerateVideoInput(request=request)",
+        "tests/integration/test_recover_command.py::test_paid_job_gets_run_that_cannot_create",
+    ),
+    Mutant(
+        1,
+        "a job that was cancelled before its create is submitted again",
+        "seedance_temporal/cli/recovery_table.py",
+        'self.known.error is not None and self.known.error.failure_class == "unsettled"',
+        "self.known.error is not None",
+        "tests/integration/test_recover_command.py::test_job_cancelled_before_create_is_no_open_one",
+    ),
+    Mutant(
+        1,
+        "a request of a newer release is submitted without its new fields",
+        "seedance_temporal/cli/recover.py",
+        "if job_id_of(row.job.request) != row.job.job_id:",
+        "if not row.job.job_id:",
+        "tests/integration/test_recover_command.py::test_newer_request_is_not_resubmitted",
+    ),
+    Mutant(
+        3,
+        "a task that turned up after it was given up is not recovered",
+        "seedance_temporal/recovery.py",
+        'end_kinds(kinds) == ["end"] and kinds["end"].created_at > outcome.created_at',
+        'end_kinds(kinds) == ["end"]',
+        "tests/unit/test_recovery.py::test_given_up_task_that_turns_up_is_open",
+    ),
 )
 
 

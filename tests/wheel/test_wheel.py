@@ -27,7 +27,7 @@ OWN = ("activities", "workflows", "workers", "dev", "worker", "starter")
 ROOMS = {
     "relay": ("relay", "relay_connections"),
     "worker": (
-        *("adopted_file", "audit", "ledger", "media", "reports", "storage"),
+        *("adopted_file", "audit", "ledger", "media", "recovery", "reports", "storage"),
         *("provider.answers", "provider.ark", "paced", "proxies"),
     ),
     "cli": ("cli",),
