@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
 from temporalio.client import WorkflowExecutionStatus
 
+from dev.ark.ledger import CreateEntry
 from dev.stack import Stack
 from seedance_temporal import VideoRequest
 from seedance_temporal.contract import QUERY_PLACE, Queues, places_id
@@ -30,12 +32,14 @@ class Crowd:
     Attributes:
         left: How many jobs of the first user had not ended when the other's were submitted.
         meanwhile: How many of them ended before all of the other's had.
+        created_before: How many of them were created before the last of the other's was.
         kills, resets: How often a worker was killed, and a run reset.
         most_alive: The most tasks at once, of each class.
     """
 
     left: int
     meanwhile: int
+    created_before: int
     kills: int
     resets: int
     most_alive: dict[str, int]
@@ -130,6 +134,7 @@ async def crowded(
         troubling = asyncio.create_task(trouble.go_on(trouble_every))
         await until(lambda: ended, "the first of the many is stored", seconds=seconds)
         trouble.is_kind = kind_to_few
+        submitted_at = time.time()
         for request in other:
             await stack.jobs.submit(request)
         before = len(ended)
@@ -151,19 +156,27 @@ async def crowded(
                 return await place_counts(stack, queue) == (0, 0)
 
             await until(is_empty, f"no place of {queue} is taken", seconds=60)
-    created = Counter(
-        str(request.prompt)
-        for entry in await stack.ark.ledger()
-        if entry.committed
-        for request in (*first, *other)
-        if str(request.prompt) in str(entry.body)
-    )
-    assert set(created.values()) == {1}, "a job was paid for twice"
-    assert len(created) == len(first) + len(other)
+    creates = [entry for entry in await stack.ark.ledger() if entry.committed]
+    created = Counter(_prompt_of(entry) for entry in creates)
+    assert created == Counter(request.prompt for request in (*first, *other)), "each job is paid for once"
+    of_other = {request.prompt for request in other}
+    last_of_other = max(entry.time for entry in creates if _prompt_of(entry) in of_other)
+    created_before = [entry for entry in creates if submitted_at < entry.time < last_of_other]
     most = (await stack.ark.requests()).most_alive
     assert most["byteplus"] <= places, f"{most} tasks were at the provider at once"
     assert most["byteplus 4k"] <= 1, f"{most} tasks were at the provider at once"
-    return Crowd(many + at_4k - before, meanwhile, trouble.kills, trouble.resets, most)
+    return Crowd(
+        left=many + at_4k - before,
+        meanwhile=meanwhile,
+        created_before=len([entry for entry in created_before if _prompt_of(entry) not in of_other]),
+        kills=trouble.kills,
+        resets=trouble.resets,
+        most_alive=most,
+    )
+
+
+def _prompt_of(entry: CreateEntry) -> object:
+    return entry.body["content"][0]["text"]
 
 
 async def _stored(stack: Stack, request: VideoRequest, ended: set[str]) -> None:
