@@ -31,7 +31,7 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
     client: list[Client] = []
 
     async def temporal() -> None:
-        client.append(await connect())
+        client.append(await connect(settings=settings))
         await client[0].count_workflows("WorkflowType = 'GenerateVideo'")
 
     results = [
