@@ -136,10 +136,10 @@ class Stack:
 
 def jobs_of(client: Client, environment: Mapping[str, str] | None = None) -> VideoJobs:
     """The jobs of a local stack, whose references may be plain http."""
-    return VideoJobs(client, settings=_settings_of(environment or {}))
+    return VideoJobs(client, settings=settings_of(environment or {}))
 
 
-def _settings_of(environment: Mapping[str, str]) -> Settings:
+def settings_of(environment: Mapping[str, str]) -> Settings:
     """The settings of a client of the stack: of its environment, those that workers and clients share."""
     shared = ("SEEDANCE_ENCRYPTION_KEYS", "SEEDANCE_HASH_USERS")
     given = {name.lower(): environment[name] for name in shared if name in environment}
@@ -220,14 +220,14 @@ async def start_temporal(ports: Ports, folder: Path) -> Child:
     return await start("temporal", command, _surroundings(), folder, cwd=ROOT)
 
 
-async def temporal_client(server: Child, ports: Ports, environment: Mapping[str, str]) -> Client:
+async def temporal_client(server: Child, ports: Ports, environment: Mapping[str, str] | None = None) -> Client:
     """Connect to a server that was just started, as soon as it answers."""
     async with asyncio.timeout(READY_SECONDS):
         while True:
             server.check()
             try:
                 address = f"{HOST}:{ports.temporal}"
-                return await connect(settings=_settings_of(environment), target_host=address, namespace="default")
+                return await connect(settings=settings_of(environment or {}), target_host=address, namespace="default")
             except TemporalUnavailable:
                 await asyncio.sleep(0.1)
 

@@ -81,9 +81,7 @@ def settings() -> str:
         (f"`{name.upper()}`", _meaning(field), _setting_default(field))
         for name, field in sorted(
             Settings.model_fields.items(),
-            key=lambda item: (
-                1 * (item[0] in SpendingLimits.model_fields) + 2 * (item[0] in EncryptionSettings.model_fields)
-            ),
+            key=lambda item: [item[0] in part.model_fields for part in (EncryptionSettings, SpendingLimits)],
         )
     )
     return _table(("variable", "meaning", "default"), rows)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from temporalio.api.common.v1 import Payload
 
@@ -37,13 +37,12 @@ _COOKIE_SECONDS = 12 * 3600
 # Nothing is kept by browsers or proxies, and the page runs and loads nothing.
 _GUARDS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Seedance codec</title>
-<style>body {{ font: 1rem/1.5 system-ui; max-width: 32rem; margin: 4rem auto; padding: 0 1rem }}</style>
 <h1>Read encrypted payloads</h1>
 <p>{said}</p>
 <form method="post"><label>Token <input type="password" name="token" autocomplete="off" required></label>
@@ -67,8 +66,8 @@ class _Payloads(BaseModel):
 def codec_app(encryption: PayloadEncryption, tokens: Mapping[str, str], origin: str | None = None) -> Starlette:
     """Make the codec endpoint as an ASGI application.
 
-    A request is allowed by the header ``Authorization: Bearer TOKEN``, or by the cookie that ``/login`` sets: Temporal's
-    UI sends a header only for users who signed in to the UI itself.
+    A request is allowed by the header ``Authorization: Bearer TOKEN``, or by the cookie that ``/login`` sets: the header
+    of Temporal's UI holds no token of ours.
 
     Args:
         encryption: It has the keys.
@@ -162,9 +161,7 @@ class _Endpoint:
             _log.warning("a sign-in was refused")
             return _page("This token is not known.", 401)
         _log.info("%s has signed in", reader)
-        answer = (
-            RedirectResponse(self._origin, 303, _GUARDS) if self._origin is not None else _page("You are signed in.")
-        )
+        answer = _page("You are signed in: reload the page of Temporal's UI.")
         # Browsers send it to the UI's requests where both have one site, such as temporal. and codec.example.com.
         secure = self._origin is not None and self._origin.startswith("https://")
         answer.set_cookie(COOKIE, token, _COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)

@@ -29,8 +29,9 @@ class EncryptionSettings(BaseSettings):
     )
 
     seedance_encryption_keys: SecretStr | None = None
-    """Keys that encrypt all payloads before Temporal has them, as ``ID:KEY`` with commas between them; KEY is the base64
-    of 32 random bytes. The first one encrypts, all of them decrypt. Workers, command line and backends need the same.
+    """Keys that encrypt all payloads before Temporal has them, as ``ID:KEY`` with commas between them, where KEY is the
+    base64 of 32 random bytes. The first one encrypts, all of them decrypt. Workers, command line and backends need the
+    same; unset: nothing is encrypted.
     """
     seedance_codec_tokens: SecretStr | None = None
     """Who may read payloads through ``codec.py``, as ``NAME:TOKEN`` with commas between them; it needs at least
