@@ -133,6 +133,19 @@ class Stack:
         await _until_http(child, f"http://{HOST}:{self.ports.relay}/healthz")
         return child
 
+    async def start_codec(self, port: int, tokens: str) -> str:
+        """Start the codec endpoint for the stack's UI, and return its URL once it answers."""
+        environment = self.environment | {
+            "SEEDANCE_CODEC_TOKENS": tokens,
+            "SEEDANCE_CODEC_ORIGIN": self.ui_url,
+            "SEEDANCE_CODEC_HOST": HOST,
+            "SEEDANCE_CODEC_PORT": str(port),
+        }
+        child = await start("codec", [sys.executable, "codec.py"], environment, self.folder, cwd=ROOT)
+        self.children["codec"] = child
+        await _until_http(child, f"http://{HOST}:{port}/healthz")
+        return f"http://{HOST}:{port}"
+
 
 def jobs_of(client: Client, environment: Mapping[str, str] | None = None) -> VideoJobs:
     """The jobs of a local stack, whose references may be plain http."""

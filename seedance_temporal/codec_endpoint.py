@@ -109,7 +109,7 @@ class _Endpoint:
             return PlainTextResponse("This origin may not ask.\n", 403, _GUARDS)
         allowed = {
             "Access-Control-Allow-Methods": "POST",
-            "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Namespace",
+            "Access-Control-Allow-Headers": "Authorization, Authorization-Extras, Content-Type, X-Namespace",
             "Access-Control-Max-Age": "600",
         }
         return Response(status_code=204, headers={**self._readable_by_the_ui(), **allowed})

@@ -35,7 +35,10 @@ KNOWN = {
         *("DB", "DB_PORT", "POSTGRES_SEEDS", "POSTGRES_USER", "POSTGRES_PWD", "DBNAME", "VISIBILITY_DBNAME"),
         *("NUM_HISTORY_SHARDS", "BIND_ON_IP", "DYNAMIC_CONFIG_FILE_PATH", "LOG_LEVEL"),
     },
-    "temporalio/ui": {"TEMPORAL_ADDRESS", "TEMPORAL_DEFAULT_NAMESPACE"},
+    "temporalio/ui": {
+        *("TEMPORAL_ADDRESS", "TEMPORAL_DEFAULT_NAMESPACE"),
+        *("TEMPORAL_CODEC_ENDPOINT", "TEMPORAL_CODEC_INCLUDE_CREDENTIALS"),
+    },
     "fsouza/fake-gcs-server": set[str](),
 }
 OF_OURS = {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import chain
@@ -18,6 +16,7 @@ from seedance_temporal.identity import user_hash
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until, until_created, until_ended
 from tests.support import polling
+from tests.support.encryption import a_key_setting
 from tests.support.media_files import picture
 from tests.support.result_host import Answer, ResultHost, result_host
 from tests.support.searched import files_with, forms
@@ -34,10 +33,6 @@ SETTINGS = {
     "SEEDANCE_CLOCK_SKEW_SECONDS": "1",
     "SEEDANCE_RECOVERY_SECONDS": "12",
 }
-
-
-def a_key(key_id: str) -> str:
-    return f"{key_id}:{b64encode(os.urandom(32)).decode()}"
 
 
 @asynccontextmanager
@@ -91,7 +86,7 @@ ENDS = ["stored", "refused", "failed", "failed", "stored"]
 
 
 async def test_temporal_and_logs_hold_no_request() -> None:
-    async with result_host() as host, stack_with(SEEDANCE_ENCRYPTION_KEYS=a_key("k1")) as stack:
+    async with result_host() as host, stack_with(SEEDANCE_ENCRYPTION_KEYS=a_key_setting("k1")) as stack:
         assert [state.phase for state in await all_paths(stack, host)] == ENDS
         assert len(host.asked(PICTURE)) > 1, "the check did not fail"
         for text in (PROMPT, PICTURE, MISSING, USER, user_hash(USER), PROJECT, host.url("")):
@@ -118,7 +113,7 @@ JOBS = 12
 
 
 async def test_worker_without_key_fails_no_job() -> None:
-    key = a_key("k1")
+    key = a_key_setting("k1")
     async with running_stack(speed=60, workers=False, settings={"SEEDANCE_ENCRYPTION_KEYS": key}) as stack:
         keyless = await stack.start_worker("keyless", SEEDANCE_ENCRYPTION_KEYS="", SEEDANCE_CALLBACK_URL="")
         first = await stack.jobs.submit(a_request())
@@ -142,7 +137,7 @@ async def failed_activities(stack: Stack, job_id: str) -> list[str]:
 
 
 async def test_open_job_survives_switch_and_rotation() -> None:
-    old, new = a_key("old"), a_key("new")
+    old, new = a_key_setting("old"), a_key_setting("new")
     async with running_stack(speed=60, workers=False) as stack:
         plain = await stack.start_worker()
         await stack.ark.fault("task", "stay_running", contains=PROMPT, seconds=3600, times=2)

@@ -106,7 +106,7 @@ async def test_page_of_the_ui_may_ask(endpoint: httpx.AsyncClient) -> None:
     preflight = await endpoint.options("/decode", headers=asks)
     assert preflight.status_code == 204
     allowed = preflight.headers["access-control-allow-headers"].lower().split(", ")
-    assert {"authorization", "content-type", "x-namespace"} == set(allowed)
+    assert set(allowed) == {"authorization", "authorization-extras", "content-type", "x-namespace"}
     answer = await endpoint.post("/decode", content=await encrypted(CLEAR), headers=by(ANN, Origin=ORIGIN))
     for each in (preflight, answer):
         assert each.headers["access-control-allow-origin"] == ORIGIN
