@@ -25,12 +25,12 @@ from seedance_temporal.errors import EncryptionKeyMissing
 from seedance_temporal.payload_encryption import PayloadEncryption
 from seedance_temporal.request_body import HANG_UP, read_body
 
-# A payload has 2 MiB at most, which base64 makes 2.7; the command line sends those of several events at once.
-MAX_BODY_BYTES = 16 * 1024**2
+# A payload has 2 MiB at most, which base64 makes 2.7. Temporal's UI and command line send few at a time.
+MAX_BODY_BYTES = 8 * 1024**2
 _MOST_FORM_BYTES = 4 * 1024
 BODY_WITHIN_SECONDS = 10
 # Each may hold its body, and the payloads of that, in memory.
-_MOST_AT_ONCE = 8
+_MOST_AT_ONCE = 32
 COOKIE = "seedance-codec"
 # A day of work; who signs in stays signed in no longer.
 _COOKIE_SECONDS = 12 * 3600
@@ -144,7 +144,7 @@ class _Endpoint:
             return PlainTextResponse("Not payloads in protobuf's JSON.\n", 400, headers)
         finally:
             self._at_once -= 1
-        _log.info("%d payloads decoded for %s", len(decoded), reader)
+        _log.info("payloads decoded for %s: %d", reader, len(decoded))
         return JSONResponse({"payloads": [_as_json(payload) for payload in decoded]}, headers=headers)
 
     async def login(self, request: Request) -> Response:

@@ -63,7 +63,7 @@ async def history(stack: Stack, job_id: str, *options: str) -> str:
     """Return a history as Temporal's command line writes it."""
     temporal = str(Path(sys.executable).parent / "temporal")
     process = await asyncio.create_subprocess_exec(
-        *(temporal, "workflow", "show", "--workflow-id", job_id, "--output", "json", *options),
+        *(temporal, "workflow", "show", "--workflow-id", job_id, "--detailed", *options),
         *("--address", f"{HOST}:{stack.ports.temporal}"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

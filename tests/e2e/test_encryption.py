@@ -15,6 +15,7 @@ from seedance_temporal import JobState, VideoRequest
 from seedance_temporal.identity import user_hash
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until, until_created, until_ended
+from tests.replay.replaying import replay_histories
 from tests.support import polling
 from tests.support.encryption import a_key_setting
 from tests.support.media_files import picture
@@ -87,7 +88,8 @@ ENDS = ["stored", "refused", "failed", "failed", "stored"]
 
 async def test_temporal_and_logs_hold_no_request() -> None:
     async with result_host() as host, stack_with(SEEDANCE_ENCRYPTION_KEYS=a_key_setting("k1")) as stack:
-        assert [state.phase for state in await all_paths(stack, host)] == ENDS
+        states = await all_paths(stack, host)
+        assert [state.phase for state in states] == ENDS
         assert len(host.asked(PICTURE)) > 1, "the check did not fail"
         for text in (PROMPT, PICTURE, MISSING, USER, user_hash(USER), PROJECT, host.url("")):
             assert files_with(text, left_by(stack)) == set(), text
@@ -96,6 +98,8 @@ async def test_temporal_and_logs_hold_no_request() -> None:
         assert await in_bucket(stack, PROMPT) == PROMPT_IN_BUCKET
         (found,) = (await starter(stack, "list", "--user", USER, "--phase", "refused")).answer
         assert found["user"] == settings_of(stack.environment).user_key(USER)
+        histories = [await stack.client.get_workflow_handle(state.job_id).fetch_history() for state in states]
+        assert await replay_histories(histories, converter=stack.client.data_converter) == len(ENDS)
         audit = await starter(stack, "audit", found["job_id"])
         assert f"It may not show {PROMPT}, refused" in str(audit.answer)
 

@@ -209,12 +209,12 @@ async def test_log_names_readers_without_tokens(endpoint: httpx.AsyncClient, cap
         await endpoint.post("/decode", content=await encrypted(CLEAR, key=OTHER), headers=by(BOB))
     ours = [record.getMessage() for record in caplog.records if record.name == "seedance_temporal.codec_endpoint"]
     assert ours == [
-        "1 payloads decoded for ann",
+        "payloads decoded for ann: 1",
         "payloads refused: no valid token was given",
         "bob has signed in",
         "A payload is encrypted with the key 'other', which is not in SEEDANCE_ENCRYPTION_KEYS of this process. "
         "Add it there, after the first one.",
-        "1 payloads decoded for bob",
+        "payloads decoded for bob: 1",
     ]
     by_us = " ".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))
     assert not [text for text in (ANN, BOB, "x" * 40, "basalt") if text in by_us]
@@ -262,5 +262,5 @@ async def test_process_serves_and_logs_no_secret(tmp_path: Path) -> None:
             await until(answers, "the endpoint answers")
             answer = await client.post(f"{base}/decode", content=await encrypted(CLEAR), headers=by(ANN))
             assert read(answer) == [CLEAR]
-    assert "1 payloads decoded for ann" in log.read_text()
+    assert "payloads decoded for ann: 1" in log.read_text()
     assert not [text for text in (ANN, KEYS.partition(":")[2], "basalt") if text in log.read_text()]
