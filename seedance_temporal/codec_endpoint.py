@@ -66,8 +66,8 @@ class _Payloads(BaseModel):
 def codec_app(encryption: PayloadEncryption, tokens: Mapping[str, str], origin: str | None = None) -> Starlette:
     """Make the codec endpoint as an ASGI application.
 
-    A request is allowed by the header ``Authorization: Bearer TOKEN``, or by the cookie that ``/login`` sets: the header
-    of Temporal's UI holds no token of ours.
+    A request is allowed by the header ``Authorization: Bearer TOKEN``, or by the cookie that ``/login`` sets:
+    Temporal's UI has no token of ours for the header.
 
     Args:
         encryption: It has the keys.

@@ -16,15 +16,8 @@ from temporalio.converter import (
     EncodingPayloadConverter,
 )
 
-from seedance_temporal.encryption_keys import EncryptionKey
+from seedance_temporal.encryption_keys import ENCODING, EncryptionKey, key_id_of
 from seedance_temporal.errors import EncryptionKeyMissing, InvalidSettings
-from seedance_temporal.urls import printable
-
-# The names that Temporal's samples use in all languages.
-ENCODING = "binary/encrypted"
-KEY_ID = "encryption-key-id"
-# Others may write to the namespace: of a name that is none of ours, an error shows the beginning.
-_SHOWN_LETTERS = 64
 
 
 def data_converter(keys: Sequence[EncryptionKey] = ()) -> DataConverter:
@@ -66,11 +59,6 @@ async def message_of(failure: Failure, converter: DataConverter) -> str:
     return str(attributes["message"])
 
 
-def key_id_of(payload: Payload) -> str:
-    """Return the id of the key of an encrypted payload."""
-    return printable(payload.metadata.get(KEY_ID, b"").decode(errors="replace")[:_SHOWN_LETTERS])
-
-
 class _PayloadConverter(CompositePayloadConverter):
     """Pydantic's converters, and one that says which key is missing. A codec that has the key leaves it nothing."""
 
@@ -87,4 +75,4 @@ class _Encrypted(EncodingPayloadConverter):
         return None
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
-        raise EncryptionKeyMissing(key_id_of(payload))
+        raise EncryptionKeyMissing(key_id_of(payload.metadata))

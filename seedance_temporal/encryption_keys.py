@@ -7,9 +7,16 @@ import hmac
 import re
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from seedance_temporal.urls import printable
+
+# The names of format and key in a payload's metadata, as Temporal's samples have them in all languages.
+ENCODING = "binary/encrypted"
+KEY_ID = "encryption-key-id"
+# Others may write to the namespace: of a name that is none of ours, an error shows the beginning.
+_SHOWN_LETTERS = 64
 KEY_BYTES = 32
 # Of what another program derives from the same key, none is equal to these.
 _PURPOSE = b"seedance-temporal: pseudonyms of users"
@@ -35,6 +42,11 @@ class EncryptionKey:
         """Return a user's pseudonym: 16 hex digits that nobody without the key can verify a guess of the id by."""
         purpose = hmac.new(self.secret, _PURPOSE, hashlib.sha256).digest()
         return hmac.new(purpose, user_id.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def key_id_of(metadata: Mapping[str, bytes]) -> str:
+    """Return the id of the key in the metadata of an encrypted payload."""
+    return printable(metadata.get(KEY_ID, b"").decode(errors="replace")[:_SHOWN_LETTERS])
 
 
 def parse_keys(text: str) -> tuple[EncryptionKey, ...]:

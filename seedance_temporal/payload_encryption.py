@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
 
-from seedance_temporal.data_converter import ENCODING, KEY_ID, key_id_of
-from seedance_temporal.encryption_keys import EncryptionKey
+from seedance_temporal.encryption_keys import ENCODING, KEY_ID, EncryptionKey, key_id_of
 from seedance_temporal.errors import EncryptionKeyMissing
 
 # Random ones may repeat after 2**32 payloads of a key: docs/how-to/encryption.md says how often to rotate.
@@ -56,7 +55,7 @@ class PayloadEncryption(PayloadCodec):
         """
         if payload.metadata.get("encoding") != ENCODING.encode():
             return payload
-        key_id = key_id_of(payload)
+        key_id = key_id_of(payload.metadata)
         if (cipher := self._ciphers.get(key_id)) is None:
             raise EncryptionKeyMissing(key_id)
         nonce, sealed = payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:]

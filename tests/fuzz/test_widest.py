@@ -18,8 +18,8 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.fuzz.proxy import WIDE, Wide, serving
-from tests.support.fake_gcs import fake_gcs
 from tests.support.encryption import encrypting
+from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import KEY, a_request, some_settings
 from tests.support.servers import dev_server
 from workers.build import build_workers

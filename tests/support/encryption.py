@@ -19,4 +19,6 @@ def a_key_setting(key_id: str) -> str:
 def encrypting(client: Client) -> Client:
     """Return a client of the same server that encrypts with a new key."""
     keys = parse_keys(a_key_setting("k1"))
-    return Client(**{**client.config(), "data_converter": data_converter(keys)})
+    config = client.config()
+    config["data_converter"] = data_converter(keys)
+    return Client(**config)

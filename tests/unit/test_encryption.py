@@ -14,8 +14,8 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.data_converter import ENCODING, KEY_ID, data_converter, message_of
-from seedance_temporal.encryption_keys import EncryptionKey, parse_keys
+from seedance_temporal.data_converter import data_converter, message_of
+from seedance_temporal.encryption_keys import ENCODING, KEY_ID, EncryptionKey, parse_keys
 from seedance_temporal.errors import EncryptionKeyMissing, InvalidSettings
 from seedance_temporal.identity import user_hash
 from seedance_temporal.payload_encryption import PayloadEncryption

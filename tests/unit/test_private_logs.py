@@ -43,7 +43,12 @@ def test_exception_keeps_type_and_lines(log: tuple[logging.Logger, io.StringIO])
     assert "basalt" not in read.replace('raise ValueError("inner basalt")', "").replace(
         'raise ApplicationError("outer basalt", type="Refused") from inner', ""
     ), "lines of code hold no values"
-    for words in ("Completing activity as failed", "ApplicationError Refused (", "ValueError (", "test_private_logs.py"):
+    for words in (
+        "Completing activity as failed",
+        "ApplicationError Refused (",
+        "ValueError (",
+        "test_private_logs.py",
+    ):
         assert words in read
 
 

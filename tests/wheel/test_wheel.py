@@ -192,7 +192,8 @@ def test_extra_imports_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "missing"), [("", "rfc8785"), ("encryption", "cryptography"), ("relay", "starlette"), ("worker", "httpx"), ("cli", "rich")]
+    ("extra", "missing"),
+    [("", "rfc8785"), ("encryption", "cryptography"), ("relay", "starlette"), ("worker", "httpx"), ("cli", "rich")],
 )
 def test_missing_dependency_fails_the_import(wheel: Path, tmp_path: Path, extra: str, missing: str) -> None:
     with pytest.raises(AssertionError, match=f"not installed: {missing}"):
