@@ -725,8 +725,9 @@ async def test_connection_encrypts_by_environment(temporal: Client, monkeypatch:
     history = await temporal.get_workflow_handle(job.id).fetch_history()
     (payload,) = history.events[0].workflow_execution_started_event_attributes.input.payloads
     assert payload.metadata["encoding"] == b"binary/encrypted"
+    monkeypatch.delenv("SEEDANCE_ENCRYPTION_KEYS")
     with pytest.raises(errors.EncryptionKeyMissing, match="'k1'"):
-        await VideoJobs(temporal, settings=some_settings()).list(job_ids=[job.id])
+        await (await VideoJobs.connect(target_host=address(temporal))).job(job.id).resubmit(attempt=1)
     monkeypatch.setenv("SEEDANCE_ENCRYPTION_KEYS", "k1:c2hvcnQ=")
     with pytest.raises(errors.InvalidSettings, match="SEEDANCE_ENCRYPTION_KEYS: its entry 1 has 5 bytes"):
         await connect(target_host=address(temporal))
