@@ -123,7 +123,7 @@ async def test_worker_without_key_fails_no_job() -> None:
         failed = set[str]()
         # Chance decides which worker gets a create; it is half of them.
         while "create_task" not in failed:
-            some = [a_request() for _ in range(4)]
+            some = [a_request() for _ in range(2)]
             requests += some
             jobs += [await stack.jobs.submit(request) for request in some]
             await asyncio.gather(*(job.result(timeout=200) for job in jobs))
