@@ -10,7 +10,7 @@ COPY deploy/requirements.txt deploy/
 RUN pip install --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes \
     -r deploy/requirements.txt
 
-COPY worker.py relay.py starter.py ./
+COPY worker.py relay.py codec.py starter.py ./
 COPY seedance_temporal/ seedance_temporal/
 COPY activities/ activities/
 COPY workflows/ workflows/

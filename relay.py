@@ -14,6 +14,7 @@ from seedance_temporal.relay import ANSWER_WITHIN_SECONDS, relay_app
 from seedance_temporal.relay_connections import Connection
 from seedance_temporal.settings import Settings
 from workers.log_format import RedactingFormatter
+from workers.private_logs import keep_private
 
 
 def main() -> int:
@@ -30,6 +31,8 @@ def main() -> int:
         return 2
     log = logging.StreamHandler()
     log.setFormatter(RedactingFormatter(settings.secrets))
+    if settings.encryption_keys:
+        keep_private(log)
     logging.basicConfig(level=logging.INFO, handlers=[log])
     previous = settings.seedance_callback_secret_previous
     secrets = [s.get_secret_value() for s in (settings.seedance_callback_secret, previous) if s is not None]

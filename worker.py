@@ -17,6 +17,7 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import GoogleBucket
 from workers.check import check
 from workers.log_format import RedactingFormatter
+from workers.private_logs import keep_private
 from workers.serve import serve
 
 
@@ -39,6 +40,8 @@ def main() -> int:
         bucket = GoogleBucket(settings.seedance_bucket)
         ark = Ark(settings.base_url, settings.ark_api_key.get_secret_value(), settings.secrets)
         log.setFormatter(RedactingFormatter(settings.secrets))
+        if settings.encryption_keys:
+            keep_private(log)
         if arguments.check:
             return 0 if asyncio.run(check(settings, bucket, ark)) else 1
         asyncio.run(serve(settings, bucket, ark))

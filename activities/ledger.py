@@ -48,6 +48,7 @@ class RunContext(Shape):
     Attributes:
         search_attributes: The names that the namespace knows.
         hash_users: Whether users are shown as hashes.
+        user: The name of the user in Temporal's list; None where the worker's release knows none.
         folder: The start of the names of all objects of the job, as ``gs://…/``.
         create_seconds: The total time that a create may take.
         identifiers_listed: Whether LIST is known to show our identifiers.
@@ -61,6 +62,7 @@ class RunContext(Shape):
 
     search_attributes: tuple[str, ...] = ()
     hash_users: bool = False
+    user: str | None = None
     folder: str | None = None
     create_seconds: float = 0
     identifiers_listed: bool = False
@@ -150,6 +152,7 @@ class LedgerActivities:
         return RunContext(
             search_attributes=self._search_attributes,
             hash_users=settings.seedance_hash_users,
+            user=settings.shown_user(request.user_id),
             folder=self._ledger.folder(input.job_id),
             create_seconds=settings.seedance_create_timeout_seconds,
             identifiers_listed=listed,

@@ -173,7 +173,7 @@ class RecoverActivities:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             start_signal=contract.SIGNAL_TASK_CHANGED,
             start_signal_args=[NamedTask(task_id=live, status="", attempt=input.attempt, source="ledger")],
-            priority=priority_of(request),
+            priority=priority_of(request, user=settings.user_key(request.user_id)),
             static_summary=summary,
             static_details=details,
         )

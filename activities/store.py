@@ -20,6 +20,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.heartbeat import CopyProgress, heartbeats
+from seedance_temporal.data_converter import message_of
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import Shape, VideoResult
@@ -158,7 +159,7 @@ class StoreActivities:
         run = activity.client().get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id)
         for pending in (await run.describe()).raw_description.pending_activities:
             if pending.activity_type.name == "store_video" and pending.HasField("last_failure"):
-                return pending.last_failure.message
+                return await message_of(pending.last_failure, activity.client().data_converter)
         return None
 
 

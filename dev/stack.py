@@ -92,7 +92,7 @@ class Stack:
 
     @property
     def jobs(self) -> VideoJobs:
-        return jobs_of(self.client)
+        return jobs_of(self.client, self.environment)
 
     @property
     def bucket(self) -> GoogleBucket:
@@ -133,10 +133,30 @@ class Stack:
         await _until_http(child, f"http://{HOST}:{self.ports.relay}/healthz")
         return child
 
+    async def start_codec(self, port: int, tokens: str) -> str:
+        """Start the codec endpoint for the stack's UI, and return its URL once it answers."""
+        environment = self.environment | {
+            "SEEDANCE_CODEC_TOKENS": tokens,
+            "SEEDANCE_CODEC_ORIGIN": self.ui_url,
+            "SEEDANCE_CODEC_HOST": HOST,
+            "SEEDANCE_CODEC_PORT": str(port),
+        }
+        child = await start("codec", [sys.executable, "codec.py"], environment, self.folder, cwd=ROOT)
+        self.children["codec"] = child
+        await _until_http(child, f"http://{HOST}:{port}/healthz")
+        return f"http://{HOST}:{port}"
 
-def jobs_of(client: Client) -> VideoJobs:
+
+def jobs_of(client: Client, environment: Mapping[str, str] | None = None) -> VideoJobs:
     """The jobs of a local stack, whose references may be plain http."""
-    return VideoJobs(client, settings=Settings.model_validate({"seedance_insecure_hosts": HOST}))
+    return VideoJobs(client, settings=settings_of(environment or {}))
+
+
+def settings_of(environment: Mapping[str, str]) -> Settings:
+    """The settings of a client of the stack: of its environment, those that workers and clients share."""
+    shared = ("SEEDANCE_ENCRYPTION_KEYS", "SEEDANCE_HASH_USERS")
+    given = {name.lower(): environment[name] for name in shared if name in environment}
+    return Settings.model_validate({"seedance_insecure_hosts": HOST, **given})
 
 
 @contextlib.asynccontextmanager
@@ -163,11 +183,12 @@ async def running_stack(
         children: dict[str, Child] = {}
         try:
             await _start_servers(ports, folder, children, speed, ark_options)
-            client = await temporal_client(children["temporal"], ports)
+            environment = _environment(ports) | dict(settings or {})
+            client = await temporal_client(children["temporal"], ports, environment)
             async with ArkControl(f"http://{HOST}:{ports.ark}") as ark:
                 await ark.wait_ready(READY_SECONDS)
                 await _create_bucket(children["bucket"], ports)
-                stack = Stack(ports, folder, client, ark, _environment(ports) | dict(settings or {}), children)
+                stack = Stack(ports, folder, client, ark, environment, children)
                 if workers:
                     await asyncio.gather(stack.start_worker(), stack.start_relay())
                 yield stack
@@ -212,13 +233,14 @@ async def start_temporal(ports: Ports, folder: Path) -> Child:
     return await start("temporal", command, _surroundings(), folder, cwd=ROOT)
 
 
-async def temporal_client(server: Child, ports: Ports) -> Client:
+async def temporal_client(server: Child, ports: Ports, environment: Mapping[str, str] | None = None) -> Client:
     """Connect to a server that was just started, as soon as it answers."""
     async with asyncio.timeout(READY_SECONDS):
         while True:
             server.check()
             try:
-                return await connect(target_host=f"{HOST}:{ports.temporal}", namespace="default")
+                address = f"{HOST}:{ports.temporal}"
+                return await connect(settings=settings_of(environment or {}), target_host=address, namespace="default")
             except TemporalUnavailable:
                 await asyncio.sleep(0.1)
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from seedance_temporal.cli.main import app
+from seedance_temporal.encryption_settings import EncryptionSettings
 from seedance_temporal.provider import models
 from seedance_temporal.provider.known_models import MODELS
 from seedance_temporal.request import Reference, Rights, VideoRequest
@@ -79,7 +80,8 @@ def settings() -> str:
     rows = (
         (f"`{name.upper()}`", _meaning(field), _setting_default(field))
         for name, field in sorted(
-            Settings.model_fields.items(), key=lambda item: item[0] in SpendingLimits.model_fields
+            Settings.model_fields.items(),
+            key=lambda item: [item[0] in part.model_fields for part in (EncryptionSettings, SpendingLimits)],
         )
     )
     return _table(("variable", "meaning", "default"), rows)

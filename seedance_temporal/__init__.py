@@ -14,6 +14,7 @@ from seedance_temporal.connection import connect
 from seedance_temporal.contract import CancelAnswer, CancelOutcome, ResolveAction, ResolveAnswer, Resubmit
 from seedance_temporal.errors import (
     AmbiguousJobId,
+    EncryptionKeyMissing,
     InvalidJobId,
     InvalidRequest,
     InvalidSettings,
@@ -49,6 +50,7 @@ __all__ = [
     "Attention",
     "CancelAnswer",
     "CancelOutcome",
+    "EncryptionKeyMissing",
     "Estimate",
     "Event",
     "EventName",

@@ -19,6 +19,7 @@ from seedance_temporal.errors import (
     AmbiguousJobId,
     InvalidJobId,
     InvalidRequest,
+    InvalidSettings,
     Problem,
     SeedanceError,
     TemporalUnavailable,
@@ -26,12 +27,12 @@ from seedance_temporal.errors import (
 )
 from seedance_temporal.gate_contract import Hold
 from seedance_temporal.handle import VideoJob, may_follow
-from seedance_temporal.identity import hash_of_job, id_prefix_from, job_id_from, job_id_of, user_hash
+from seedance_temporal.identity import hash_of_job, id_prefix_from, job_id_from, job_id_of
 from seedance_temporal.job import JobState
 from seedance_temporal.provider.models import ROUTES
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.visibility import Wanted, described, queries
+from seedance_temporal.visibility import Wanted, described, is_user, queries
 
 # The first round learns whether the job is new, the second starts a run that follows another. More are needed only
 # where somebody else's run starts or ends in between.
@@ -58,15 +59,17 @@ class VideoJobs:
         rules: The rules that requests are checked by.
 
     Raises:
-        InvalidSettings: The environment is read, and wrong.
+        InvalidSettings: The environment is read, and wrong; or there are keys, and the client encrypts nothing.
     """
 
     def __init__(self, client: Client, *, settings: Settings | None = None, query_seconds: float = 3) -> None:
         settings = settings if settings is not None else Settings.from_environment()
         self._client = client
-        self._hash_users = settings.seedance_hash_users
+        self._settings = settings
         self.rules = settings.rules
         self.query_timeout = timedelta(seconds=query_seconds)
+        if settings.encryption_keys and client.data_converter.payload_codec is None:
+            raise InvalidSettings("SEEDANCE_ENCRYPTION_KEYS is set, and the client does not encrypt: use connect()")
         require_same_process()
 
     @classmethod
@@ -80,7 +83,7 @@ class VideoJobs:
         Raises:
             InvalidSettings: The environment is wrong.
         """
-        return cls(await connect(**overrides), settings=settings)
+        return cls(await connect(settings=settings, **overrides), settings=settings)
 
     @property
     def client(self) -> Client:
@@ -170,7 +173,9 @@ class VideoJobs:
     ) -> bool:
         """Start a run; False where the policy, or a run that goes on, does not allow another."""
         request = argument.request
-        summary, details = temporal_ui.summary_and_details(job_id, request, self.rules, hash_users=self._hash_users)
+        summary, details = temporal_ui.summary_and_details(
+            job_id, request, self.rules, hash_users=self._settings.seedance_hash_users
+        )
         estimated = self.rules.estimate(request)
         estimates = {
             contract.MEMO_ESTIMATED_TOKENS: estimated.tokens,
@@ -186,7 +191,7 @@ class VideoJobs:
                     task_queue=Queues(request.route).workflows,
                     id_reuse_policy=reuse,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    priority=priority_of(request, batch=batch),
+                    priority=priority_of(request, batch=batch, user=self._settings.user_key(request.user_id)),
                     memo={name: value for name, value in estimates.items() if value is not None},
                     static_summary=summary,
                     static_details=details,
@@ -294,8 +299,9 @@ class VideoJobs:
         return tuple(hold for hold in holds if hold is not None)
 
     async def _runs(self, *terms: str, **wanted: Unpack[Wanted]) -> AsyncIterator[JobState]:
-        if self._hash_users and (user := wanted.get("user")) is not None:
-            wanted["user"] = user_hash(user)
+        if (user := wanted.get("user")) is not None:
+            wanted = {**wanted, "user": None}
+            terms = *terms, is_user(self._settings.listed_as(user))
         with asking_temporal():
             try:
                 for query in queries(*terms, **wanted):

@@ -13,11 +13,13 @@ from typing import Any
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
+from seedance_temporal.data_converter import data_converter
+from seedance_temporal.encryption_settings import EncryptionSettings
 from seedance_temporal.errors import InvalidSettings, ProcessForked, TemporalUnavailable, UnknownJob
+from seedance_temporal.settings import Settings
 
 DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_SECONDS = 10
@@ -47,13 +49,14 @@ def require_same_process() -> None:
         raise ProcessForked
 
 
-async def connect(**overrides: Any) -> Client:
+async def connect(*, settings: Settings | None = None, **overrides: Any) -> Client:
     """Connect to Temporal by the settings of the environment.
 
     ``TEMPORAL_*`` and ``TEMPORAL_CONFIG_FILE`` have the meaning of Temporal's own environment configuration; the
     default is a local server.
 
     Args:
+        settings: The keys that payloads are encrypted with; by default, those of the environment.
         overrides: Arguments of ``temporalio.client.Client.connect`` that win over the environment, such as
             ``target_host`` or ``namespace``. All parties must share one ``data_converter``.
 
@@ -64,7 +67,8 @@ async def connect(**overrides: Any) -> Client:
     """
     require_same_process()
     configured = _configured()
-    arguments: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "data_converter": pydantic_data_converter}
+    keys = (settings or EncryptionSettings.of_environment()).encryption_keys
+    arguments: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "data_converter": data_converter(keys)}
     arguments |= {**configured, **overrides}
     address = arguments["target_host"]
     unreachable = f"Temporal cannot be reached at {address}"

@@ -65,14 +65,17 @@ INTERACTIVE = 3
 BATCH = 4
 
 
-def priority_of(request: VideoRequest, *, batch: bool = False) -> Priority:
+def priority_of(request: VideoRequest, *, batch: bool = False, user: str | None = None) -> Priority:
     """Return the priority of a job's workflow, which its activities inherit.
 
     The fairness key keeps a user's backlog from delaying others, where the server is set to fairness. Jobs with a
     ``priority`` have a key of their own, so that they do not wait behind the same user's others; their number cannot
     push back other users, as a priority key would.
+
+    Args:
+        user: The name of the user in the fairness key, which is never encrypted; by default a hash of the id.
     """
-    user = user_hash(request.user_id)
+    user = user or user_hash(request.user_id)
     return Priority(
         priority_key=BATCH if batch else INTERACTIVE, fairness_key=f"{user}-first" if request.priority else user
     )

@@ -16,6 +16,7 @@
     │   ├── VideoLost            a video may be made and billed, and cannot be had any more
     │   └── JobUnsettled         the run ended before the outcome was known: submit the request again
     ├── WorkerUnavailable        no worker answers an operator's resolution; nothing is lost
+    ├── EncryptionKeyMissing     this process has not the key of a payload
     ├── TemporalUnavailable      Temporal could not be asked, or refused
     └── ProcessForked            this process was forked after it had connected: connect after the fork
 """
@@ -173,6 +174,24 @@ class WorkerUnavailable(SeedanceError):
         super().__init__(
             f"No worker answers on task queue {queue} for {job_id}. The resolution is written if one does within two "
             "minutes; after that, send it again. Nothing is lost meanwhile."
+        )
+
+
+class EncryptionKeyMissing(SeedanceError):
+    """What Temporal has is encrypted, and this process has not the key. Nothing is lost: with the key, it is read.
+
+    Attributes:
+        key_id: The id of the key.
+    """
+
+    def __init__(self, key_id: str, *, differs: bool = False) -> None:
+        self.key_id = key_id
+        super().__init__(
+            f"A payload does not decrypt with the key {key_id!r} of SEEDANCE_ENCRYPTION_KEYS: another key has this id "
+            "where it was encrypted, or its bytes were changed. Give this process the same keys."
+            if differs
+            else f"A payload is encrypted with the key {key_id!r}, which is not in SEEDANCE_ENCRYPTION_KEYS of this "
+            "process. Add it there, after the first one."
         )
 
 

@@ -36,6 +36,7 @@ from seedance_temporal.contract import (
     ResolveAnswer,
     Resubmit,
 )
+from seedance_temporal.data_converter import message_of
 from seedance_temporal.errors import JobFailed, UnknownJob, WorkerUnavailable
 from seedance_temporal.gate import hold_of
 from seedance_temporal.gate_contract import Hold
@@ -171,9 +172,10 @@ class VideoJob:
         An Attention comes only after an hour of that; Temporal's server knows it at once.
         """
         run = await self._describe()
+        converter = self._jobs.client.data_converter
         return [
             f"{step.activity_type.name} has failed, and is at try {step.attempt}: "
-            f"{step.last_failure.message[:_LONGEST_FAILURE]}"
+            f"{(await message_of(step.last_failure, converter))[:_LONGEST_FAILURE]}"
             for step in run.raw_description.pending_activities
             if step.HasField("last_failure")
         ]

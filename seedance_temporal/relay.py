@@ -34,6 +34,7 @@ from seedance_temporal.errors import InvalidJobId, SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.late_tasks import ask_later
 from seedance_temporal.provider.task import usable_task_id
+from seedance_temporal.request_body import HANG_UP, read_body
 
 ClientSource = Callable[[], Awaitable[Client]]
 # Callbacks are far smaller. A proxy in front of the relay has a limit of its own: see docs/how-to/relay.md.
@@ -46,8 +47,6 @@ _MOST_AT_ONCE = 500
 _MOST_OF_AN_ATTEMPT = 100
 _SECONDS_TO_ONE_MORE = 60
 _MOST_ATTEMPTS = 10_000
-# For a body that was not read to its end: the server would read and discard the rest.
-_HANG_UP = {"Connection": "close"}
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,3}")
 _log = logging.getLogger(__name__)
 
@@ -108,14 +107,14 @@ class _Relay:
         attempt = int(attempt_text)
         if self._at_once >= _MOST_AT_ONCE:
             _log.warning("callback for %s attempt %d refused: %d are being passed on", job_id, attempt, self._at_once)
-            raise HTTPException(503, "Try again later", {"Retry-After": "5"} | _HANG_UP)
+            raise HTTPException(503, "Try again later", {"Retry-After": "5"} | HANG_UP)
         if not self._allows(job_id, attempt):
             _log.warning("callback for %s attempt %d refused: it had too many of them", job_id, attempt)
-            raise HTTPException(429, "Too many for this job", {"Retry-After": "60"} | _HANG_UP)
+            raise HTTPException(429, "Too many for this job", {"Retry-After": "60"} | HANG_UP)
         self._at_once += 1
         try:
             async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
-                seen = _Callback.model_validate_json(await _body(request))
+                seen = _Callback.model_validate_json(await read_body(request, MAX_BODY_BYTES))
                 await self._signal(job_id, TaskChanged(task_id=seen.id, status=seen.status, attempt=attempt))
         except ValidationError:
             raise HTTPException(400, "Not a task") from None
@@ -124,7 +123,7 @@ class _Relay:
         except (TimeoutError, RPCError, SeedanceError, RuntimeError) as error:
             # A client that could not connect raises RuntimeError.
             _log.warning("callback for %s attempt %d not passed on: %s", job_id, attempt, error or "no answer in time")
-            raise HTTPException(503, "Try again later", {"Retry-After": "5"} | _HANG_UP) from None
+            raise HTTPException(503, "Try again later", {"Retry-After": "5"} | HANG_UP) from None
         finally:
             self._at_once -= 1
         _log.info("callback for %s attempt %d: %.40r", job_id, attempt, seen.status)
@@ -195,15 +194,3 @@ async def _take_in_late(client: Client, job_id: str, change: TaskChanged) -> Non
 def _failed(connection: asyncio.Future[Client]) -> bool:
     """Return whether a connection failed. Its callbacks say so; where none waits any more, nobody needs to know."""
     return connection.cancelled() or connection.exception() is not None
-
-
-async def _body(request: Request) -> bytes:
-    """Read the request's body, up to the limit of its length."""
-    if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
-        raise HTTPException(413, headers=_HANG_UP)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, headers=_HANG_UP)
-    return bytes(body)

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from seedance_temporal.encryption_settings import ENCRYPTION_SECRETS, EncryptionSettings
 from seedance_temporal.errors import InvalidSettings
-from seedance_temporal.identity import key_fingerprint
+from seedance_temporal.identity import key_fingerprint, user_hash
 from seedance_temporal.json_settings import decode
 from seedance_temporal.provider.known_models import KNOWN
 from seedance_temporal.provider.model_rows import ModelRow, PricePair, models_with
@@ -60,7 +61,7 @@ _HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/|\Z)")
 
 
-class Settings(SpendingLimits):
+class Settings(SpendingLimits, EncryptionSettings):
     """Every variable of the project. The field's name in capitals is the variable's."""
 
     ark_api_key: SecretStr | None = None
@@ -175,7 +176,9 @@ class Settings(SpendingLimits):
     def _without_white_space(cls, given: dict[str, object]) -> dict[str, object]:
         """Values from files and Kubernetes secrets end in a line feed. A blank one counts as unset; no secret is."""
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
-        return {name: value for name, value in stripped.items() if value != "" or name in _SECRETS}
+        return {
+            name: value for name, value in stripped.items() if value != "" or name in (*_SECRETS, *ENCRYPTION_SECRETS)
+        }
 
     @field_validator("seedance_reference_buckets", mode="before")
     @classmethod
@@ -310,6 +313,15 @@ class Settings(SpendingLimits):
             own_objects=f"{self.seedance_bucket}/{self.seedance_prefix}/" if self.seedance_bucket is not None else "",
         )
 
+    def shown_user(self, user_id: str) -> str:
+        """Return the name of a user in Temporal's list, which is never encrypted."""
+        return self.user_key(user_id) if self.encryption_keys or self.seedance_hash_users else user_id
+
+    def listed_as(self, user_id: str) -> tuple[str, ...]:
+        """Return all names that Temporal's list can have of a user, by the keys and by none."""
+        pseudonyms = (key.pseudonym(user_id) for key in self.encryption_keys)
+        return *pseudonyms, user_hash(user_id) if self.seedance_hash_users else user_id
+
     def in_usd(self, cost: Cost) -> float | None:
         """Return a cost in USD, of CNY by the rate; None where price or rate are not known."""
         if cost.cny is not None and self.seedance_cny_per_usd is not None:
@@ -335,7 +347,11 @@ class Settings(SpendingLimits):
     def secrets(self) -> tuple[str, ...]:
         """The values that must not appear in any text, log or object."""
         given: tuple[SecretStr | None, ...] = tuple(getattr(self, name) for name in _SECRETS)
-        return tuple(secret.get_secret_value() for secret in given if secret is not None)
+        return (
+            *(secret.get_secret_value() for secret in given if secret is not None),
+            *(key.text for key in self.encryption_keys),
+            *self.codec_tokens.values(),
+        )
 
 
 def _models(info: ValidationInfo) -> Mapping[str, Model]:

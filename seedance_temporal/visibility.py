@@ -66,6 +66,11 @@ def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
         yield " AND ".join([*terms, f"WorkflowId IN ({some})"])
 
 
+def is_user(names: Collection[str]) -> str:
+    """Write the term that finds the jobs of a user, who can have several names."""
+    return f"{contract.SEEDANCE_USER.name} IN ({', '.join(map(_quoted, dict.fromkeys(names)))})"
+
+
 def _time(at: datetime) -> str:
     if at.tzinfo is None:
         raise ValueError(f"{at} has no time zone")

@@ -31,7 +31,7 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
     client: list[Client] = []
 
     async def temporal() -> None:
-        client.append(await connect())
+        client.append(await connect(settings=settings))
         await client[0].count_workflows("WorkflowType = 'GenerateVideo'")
 
     results = [
@@ -56,6 +56,8 @@ def _print_settings(settings: Settings) -> None:
         value = given.get(name, "")
         print(f"{name.upper()} = {printable(value if isinstance(value, str) else json.dumps(value))}")
     print(f"fingerprint of the API key = {settings.key_fingerprint}")
+    if keys := [key.id for key in settings.encryption_keys]:
+        print(f"payloads are encrypted with the key {keys[0]}, and decrypted with {', '.join(keys)}")
 
 
 async def _budgets(settings: Settings, bucket: Bucket) -> None:

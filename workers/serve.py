@@ -49,7 +49,7 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="worker"))
     if abandoned := await asyncio.to_thread(remove_abandoned):
         _log.info("removed the temporary files of %d copies or checks that were killed", abandoned)
-    client = await _connected(stop, settings)
+    client = await _connected(settings, stop)
     if client is None:
         return
     known = await register_search_attributes(client)
@@ -69,11 +69,11 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     await asyncio.sleep(REST_SECONDS)
 
 
-async def _connected(stop: asyncio.Event, settings: Settings) -> Client | None:
+async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
     """Connect as soon as the server answers, and knows the limits; None if the process is to stop before that."""
     while not stop.is_set():
         try:
-            client = await connect()
+            client = await connect(settings=settings)
             # Before this worker creates anything.
             await tell_limits(client, settings)
             return client

@@ -68,7 +68,8 @@ class Progress:
         self.context = context
         self._upserts.known = context.search_attributes
         if context.search_attributes:
-            self._user = user_hash(self._request.user_id) if context.hash_users else self._request.user_id
+            shown = user_hash(self._request.user_id) if context.hash_users else self._request.user_id
+            self._user = context.user or shown
         self._upserts.attributes(
             {
                 contract.SEEDANCE_USER: self._user,

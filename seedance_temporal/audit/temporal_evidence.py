@@ -18,6 +18,7 @@ from temporalio.service import RPCError
 from seedance_temporal.audit import document
 from seedance_temporal.audit.document import RunHistory
 from seedance_temporal.connection import asking_temporal, is_unknown_workflow
+from seedance_temporal.data_converter import message_of
 from seedance_temporal.events import Event, Timeline
 from seedance_temporal.job import JobState
 from seedance_temporal.ledger.facts import Fact
@@ -188,7 +189,8 @@ class _Reader:
             parts.append(str(await self._value([event.user_metadata.summary])))
         answered = (getattr(attributes, cause, 0) for cause in ("scheduled_event_id", "started_event_id"))
         parts += [self._summaries.get(event_id, "") for event_id in answered]
-        parts.append(getattr(getattr(attributes, "failure", None), "message", ""))
+        if (failure := getattr(attributes, "failure", None)) is not None:
+            parts.append(await message_of(failure, self._client.data_converter))
         return ": ".join(dict.fromkeys(part for part in parts if part))
 
     async def _value(self, payloads: Collection[Payload]) -> Any:

@@ -23,6 +23,7 @@ from seedance_temporal.cli.output import OTHER, REFUSED, SHOW, err, plain, print
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import (
     AmbiguousJobId,
+    EncryptionKeyMissing,
     InvalidJobId,
     InvalidRequest,
     InvalidSettings,
@@ -156,6 +157,7 @@ _ERROR_CODES: dict[type[SeedanceError], str] = {
     JobNotFound: "unknown_job",
     WorkerUnavailable: "no_worker",
     BucketRefused: "bucket",
+    EncryptionKeyMissing: "encryption_key",
 }
 
 

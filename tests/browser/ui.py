@@ -86,8 +86,14 @@ class TemporalUi:
 
 
 @asynccontextmanager
-async def temporal_ui(stack: Stack, executable: str, pictures: Path) -> AsyncIterator[TemporalUi]:
-    """A browser of its own, which ends with the context."""
+async def temporal_ui(
+    stack: Stack, executable: str, pictures: Path, codec: str | None = None
+) -> AsyncIterator[TemporalUi]:
+    """A browser of its own, which ends with the context.
+
+    Args:
+        codec: The URL of a codec endpoint, which the UI then asks with the browser's cookies.
+    """
     chosen = json.dumps(json.dumps({"default": [{"label": label} for label in COLUMNS]}))
     async with async_playwright() as playwright:
         # Root has no sandbox, and the page is our own.
@@ -97,6 +103,15 @@ async def temporal_ui(stack: Stack, executable: str, pictures: Path) -> AsyncIte
         try:
             context = await browser.new_context(timezone_id="UTC", viewport={"width": _WIDTH, "height": _HIGH})
             await context.add_init_script(f"localStorage.setItem({json.dumps(_COLUMNS_KEY)}, {chosen})")
+            if codec is not None:
+                # As the UI's own form for a codec endpoint keeps it, with the browser's setting chosen.
+                kept = {
+                    "endpoint": json.dumps(codec),
+                    "includeCredentials": "true",
+                    "overrideRemoteCodecConfiguration": "true",
+                }
+                for name, value in kept.items():
+                    await context.add_init_script(f"localStorage.setItem({json.dumps(name)}, {json.dumps(value)})")
             yield TemporalUi(await context.new_page(), stack, pictures)
         finally:
             await browser.close()

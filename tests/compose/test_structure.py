@@ -35,7 +35,10 @@ KNOWN = {
         *("DB", "DB_PORT", "POSTGRES_SEEDS", "POSTGRES_USER", "POSTGRES_PWD", "DBNAME", "VISIBILITY_DBNAME"),
         *("NUM_HISTORY_SHARDS", "BIND_ON_IP", "DYNAMIC_CONFIG_FILE_PATH", "LOG_LEVEL"),
     },
-    "temporalio/ui": {"TEMPORAL_ADDRESS", "TEMPORAL_DEFAULT_NAMESPACE"},
+    "temporalio/ui": {
+        *("TEMPORAL_ADDRESS", "TEMPORAL_DEFAULT_NAMESPACE"),
+        *("TEMPORAL_CODEC_ENDPOINT", "TEMPORAL_CODEC_INCLUDE_CREDENTIALS"),
+    },
     "fsouza/fake-gcs-server": set[str](),
 }
 OF_OURS = {
@@ -49,7 +52,7 @@ Started = Callable[[], dict[str, Service]]
 
 
 def local() -> dict[str, Service]:
-    return services(local_variables(), ["local"])
+    return services(local_variables(), ["local", "encryption"])
 
 
 def real() -> dict[str, Service]:
@@ -92,7 +95,7 @@ def test_local_profile_needs_its_file_alone() -> None:
 
 
 def test_real_deployment_has_nothing_local() -> None:
-    assert local().keys() - real().keys() == {"ark", "bucket", "bucket-setup"}
+    assert local().keys() - real().keys() == {"ark", "bucket", "bucket-setup", "codec"}
     for service in real().values():
         for name, value in service.environment.items():
             assert not re.search(r"\b(ark|bucket):\d", value), f"{service.name}: {name}"
@@ -136,7 +139,7 @@ def test_every_image_is_pinned() -> None:
 def test_our_image_has_project_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     ours = [service for service in local().values() if service.is_ours]
-    assert {service.name for service in ours} == {"worker", "relay", "ark", "bucket-setup"}
+    assert {service.name for service in ours} == {"worker", "relay", "codec", "ark", "bucket-setup"}
     for service in ours:
         assert service.image == f"{compose_file.OURS}:{version}"
         assert service.content["build"] == "."
@@ -254,7 +257,9 @@ def test_services_know_their_variables() -> None:
 def test_worker_accepts_every_setting() -> None:
     of_others = {"SEEDANCE_RELAY_HOST", "SEEDANCE_RELAY_PORT", "TEMPORAL_API_KEY"}
     settings = {name.upper() for name in Settings.model_fields} - of_others
-    assert settings <= real()["worker"].given.keys()
+    of_codec = {name for name in settings if name.startswith("SEEDANCE_CODEC_")}
+    assert of_codec | {"SEEDANCE_ENCRYPTION_KEYS"} == local()["codec"].given.keys()
+    assert settings - of_codec <= real()["worker"].given.keys()
     chosen = services({**REAL, "SEEDANCE_POLL_MAX_SECONDS": "77"})["worker"]
     assert chosen.environment["SEEDANCE_POLL_MAX_SECONDS"] == "77"
     assert "SEEDANCE_POLL_MAX_SECONDS" not in real()["worker"].environment

@@ -28,7 +28,7 @@ from seedance_temporal.settings import Settings
 # These need an account or a daemon, and are not run: `bash -n` sees whether they are commands at all.
 ONLY_PARSED = ("gcloud", "docker")
 # The stack runs exactly these, and would not be up without them.
-RUN_BY_THE_STACK = ("python worker.py", "python relay.py")
+RUN_BY_THE_STACK = ("python worker.py", "python relay.py", "python codec.py")
 _OTHERS_VARIABLES = re.compile(
     r"TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS|TLS_CLIENT_(CERT|KEY)_PATH|CONFIG_FILE)|GOOGLE_.+"
 )

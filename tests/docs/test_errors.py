@@ -22,7 +22,7 @@ PROVIDER = "".join(
     (ROOT / "seedance_temporal" / "provider" / name).read_text(encoding="utf-8")
     for name in ("ark.py", "refusals.py", "task.py")
 )
-PRODUCT = ("seedance_temporal", "activities", "workflows", "workers", "worker.py", "starter.py", "relay.py")
+PRODUCT = ("seedance_temporal", "activities", "workflows", "workers", "worker.py", "starter.py", "relay.py", "codec.py")
 # These make an error or an answer, and take its code at this position.
 CODE_AT = {"nothing_sent": 0, "_impossible": 0, "_failure": 0, "Refusal": 0, "error_document": 0, "CreateAnswer": 1}
 # The first text of these is the type of a failure in Temporal.

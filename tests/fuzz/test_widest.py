@@ -18,6 +18,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.fuzz.proxy import WIDE, Wide, serving
+from tests.support.encryption import encrypting
 from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import KEY, a_request, some_settings
 from tests.support.servers import dev_server
@@ -52,7 +53,8 @@ class Parts:
 @pytest.fixture(scope="module")
 async def parts() -> AsyncIterator[Parts]:
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(dev_server())
+        # Encrypted texts are longer.
+        client = encrypting(await stack.enter_async_context(dev_server()))
         ark = await stack.enter_async_context(running_ark("--speed", "60"))
         gateway = Wide(ark.url, stumbles=1)
         address = await stack.enter_async_context(serving(gateway))

@@ -29,6 +29,7 @@ from seedance_temporal.job import JobError, JobState, Phase, phase_of
 from seedance_temporal.provider.model_rows import ModelRow
 from seedance_temporal.provider.task import FailureClass
 from seedance_temporal.request import VideoRequest
+from tests.support.encryption import a_key_setting
 from tests.support.jobs import detail_of, found, present, some_settings
 from tests.support.polling import until
 from tests.support.servers import dev_server
@@ -709,3 +710,24 @@ async def test_temporals_variables_lose_white_space(temporal: Client, monkeypatc
 def test_phase_of_an_error(failure_class: FailureClass, task_id: str | None, attempt: int | None, phase: Phase) -> None:
     error = JobError(code="x", message="x", failure_class=failure_class, task_id=task_id, attempt=attempt)
     assert phase_of(error) == phase
+
+
+def test_client_that_does_not_encrypt_is_refused(temporal: Client) -> None:
+    settings = some_settings(seedance_encryption_keys=a_key_setting("k1"))
+    with pytest.raises(errors.InvalidSettings, match="the client does not encrypt: use connect"):
+        VideoJobs(temporal, settings=settings)
+
+
+async def test_connection_encrypts_by_environment(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDANCE_ENCRYPTION_KEYS", a_key_setting("k1"))
+    jobs = await VideoJobs.connect(target_host=address(temporal))
+    job = await jobs.submit(request("connected with a key"))
+    history = await temporal.get_workflow_handle(job.id).fetch_history()
+    (payload,) = history.events[0].workflow_execution_started_event_attributes.input.payloads
+    assert payload.metadata["encoding"] == b"binary/encrypted"
+    monkeypatch.delenv("SEEDANCE_ENCRYPTION_KEYS")
+    with pytest.raises(errors.EncryptionKeyMissing, match="'k1'"):
+        await (await VideoJobs.connect(target_host=address(temporal))).job(job.id).resubmit(attempt=1)
+    monkeypatch.setenv("SEEDANCE_ENCRYPTION_KEYS", "k1:c2hvcnQ=")
+    with pytest.raises(errors.InvalidSettings, match="SEEDANCE_ENCRYPTION_KEYS: its entry 1 has 5 bytes"):
+        await connect(target_host=address(temporal))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
 from temporalio.client import Client
 
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import safety_identifier, user_hash
 from seedance_temporal.request import VideoRequest
+from tests.support.encryption import encrypting
 from tests.support.jobs import some_settings
 
 USER = "user-42@example.com"
@@ -63,8 +65,10 @@ async def test_known_endpoint_shows_its_model(temporal: Client) -> None:
     assert summary == f"{ENDPOINT} 720p 16:9 as long as the model chooses for {USER}"
 
 
-async def test_server_accepts_longest_details(temporal: Client) -> None:
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+async def test_server_accepts_longest_details(temporal: Client, encrypted: bool) -> None:
     """It refuses a start whose summary has over 400 bytes, or whose details have over 20,000."""
+    client = encrypting(temporal) if encrypted else temporal
     url = "https://cdn.example.com/" + "\U0001f3ac" * 900
     references = [
         {"role": f"reference_{kind}", "url": url + str(number), "asset_id": "\U0001f3ac" * 240 + str(number)}
@@ -73,8 +77,8 @@ async def test_server_accepts_longest_details(temporal: Client) -> None:
     ]
     for user in ("\U0001f3ac" * 100, "_" * 200):
         _, summary, details = await said(
-            temporal,
-            VideoJobs(temporal),
+            client,
+            VideoJobs(client),
             model="dreamina-seedance-2-5-260628",
             user_id=user,
             prompt="\U0001f3ac" * 2000,

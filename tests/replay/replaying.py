@@ -14,6 +14,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecution, WorkflowHandle, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from seedance_temporal.contract import LISTER, PLACES, WORKFLOW
@@ -22,11 +23,14 @@ from workers.build import WORKFLOWS
 FAILED = Path("build/not-replayed")
 
 
-async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: type) -> int:
+async def replay_histories(
+    histories: Iterable[WorkflowHistory], *workflows: type, converter: DataConverter = pydantic_data_converter
+) -> int:
     """Replay runs, as far as they have come.
 
     Args:
         workflows: By default the present ones.
+        converter: That of the worker.
 
     Returns:
         How many have begun; the Replayer would wait for ever for the others.
@@ -37,7 +41,7 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     to_replay = begun(histories)
     replayer = Replayer(
         workflows=workflows or WORKFLOWS,
-        data_converter=pydantic_data_converter,
+        data_converter=converter,
         # The sandbox was active in the first execution; here only the commands are compared.
         workflow_runner=UnsandboxedWorkflowRunner(),
     )

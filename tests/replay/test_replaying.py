@@ -11,8 +11,12 @@ from temporalio.client import Client
 from temporalio.workflow import NondeterminismError
 
 from seedance_temporal.contract import WORKFLOW, GenerateVideoInput
+from seedance_temporal.data_converter import data_converter
+from seedance_temporal.encryption_keys import parse_keys
 from seedance_temporal.job import VideoResult
+from tests.replay.histories import Recorded
 from tests.replay.replaying import histories_of, replay, replay_histories
+from tests.support.encryption import a_key_setting
 from tests.support.polling import until
 from tests.support.servers import dev_server
 from tests.workflows.fakes import RESULT, claim, created
@@ -94,3 +98,10 @@ async def test_other_workflow_is_noticed(jobs: tuple[Job, Job]) -> None:
     for job in jobs:
         with pytest.raises(NondeterminismError):
             await replay_histories([await job.fetch_history()], CreatesAtOnce)
+
+
+async def test_old_histories_are_followed_with_encryption(records: list[Recorded]) -> None:
+    """A worker with keys takes over runs whose payloads are in the clear."""
+    keys = parse_keys(a_key_setting("k1"))
+    histories = [run for recorded in records[::40] for run in recorded.runs]
+    assert await replay_histories(histories, converter=data_converter(keys)) == len(histories) > 10

@@ -25,14 +25,22 @@ HEAVY = ("httpx", "google.cloud", "google.auth", "google.api_core", "google_crc3
 OWN = ("activities", "workflows", "workers", "dev", "worker", "starter")
 # The rooms of the package by the extra that they need; the others need none.
 ROOMS = {
-    "relay": ("relay", "relay_connections"),
+    "encryption": ("payload_encryption",),
+    # The codec endpoint needs the extra for encryption as well, which that of the worker includes.
+    "relay": ("relay", "relay_connections", "request_body"),
     "worker": (
-        *("adopted_file", "audit", "ledger", "media", "recovery", "reports", "storage"),
+        *("adopted_file", "codec_endpoint", "audit", "ledger", "media", "recovery", "reports", "storage"),
         *("provider.answers", "provider.ark", "paced", "proxies"),
     ),
     "cli": ("cli",),
 }
-INCLUDED = {"": (), "relay": (), "worker": ("relay",), "cli": ("relay", "worker")}
+INCLUDED = {
+    "": (),
+    "encryption": (),
+    "relay": (),
+    "worker": ("encryption", "relay"),
+    "cli": ("encryption", "relay", "worker"),
+}
 
 IMPORT_ALONE = """
 import importlib, json, sys
@@ -105,10 +113,11 @@ def test_wheel_requires_little(wheel: Path) -> None:
     # The next one delivers a cancel in another order, which the workflow does not pass yet.
     (temporalio,) = (line for line in about.get_all("Requires-Dist", []) if line.startswith("temporalio"))
     assert "<1.36" in temporalio
+    assert asked["encryption"] == {"cryptography"}
     assert asked["relay"] == RELAY
-    assert asked["worker"] > RELAY
+    assert asked["worker"] > RELAY | asked["encryption"]
     assert asked["cli"] > asked["worker"]
-    assert set(about.get_all("Provides-Extra", [])) == {"cli", "relay", "worker"}
+    assert set(about.get_all("Provides-Extra", [])) == {"cli", "encryption", "relay", "worker"}
     assert about["Requires-Python"] == ">=3.11"
     assert about.get_content_type() == "text/plain"
     assert "seedance_temporal" in about.get_payload()
@@ -172,7 +181,7 @@ def import_alone(wheel: Path, extra: str, distributions: set[str], folder: Path)
     return list(imported)
 
 
-@pytest.mark.parametrize("extra", ["", "relay", "worker", "cli"], ids=["none", "relay", "worker", "cli"])
+@pytest.mark.parametrize("extra", INCLUDED, ids=[extra or "none" for extra in INCLUDED])
 def test_extra_imports_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
     imported = import_alone(wheel, extra, installed_with(wheel, extra), tmp_path)
     assert [module for module in imported if is_one_of(module, OWN)] == []
@@ -183,7 +192,8 @@ def test_extra_imports_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "missing"), [("", "rfc8785"), ("relay", "starlette"), ("worker", "httpx"), ("cli", "rich")]
+    ("extra", "missing"),
+    [("", "rfc8785"), ("encryption", "cryptography"), ("relay", "starlette"), ("worker", "httpx"), ("cli", "rich")],
 )
 def test_missing_dependency_fails_the_import(wheel: Path, tmp_path: Path, extra: str, missing: str) -> None:
     with pytest.raises(AssertionError, match=f"not installed: {missing}"):

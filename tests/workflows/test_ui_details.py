@@ -223,3 +223,10 @@ async def test_user_is_hashed_by_setting(harness: Harness, hashed: bool) -> None
     shown = (await job.attributes()).get(SEEDANCE_USER)
     assert shown == (user_hash("user-42") if hashed else "user-42")
     assert "user-42" not in await job.current_details()
+
+
+async def test_pseudonym_of_worker_is_listed(harness: Harness) -> None:
+    """A worker with encryption keys makes it."""
+    harness.fake.plan("read_ledger", stored(user="0123456789abcdef"))
+    job = await harness.start_until_stored()
+    assert (await job.attributes()).get(SEEDANCE_USER) == "0123456789abcdef"
