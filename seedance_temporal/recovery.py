@@ -15,7 +15,14 @@ from typing import Literal
 
 from seedance_temporal.identity import ObjectNames, is_job_id
 from seedance_temporal.ledger.decisions import decide
-from seedance_temporal.ledger.store import ACCEPTED_WITHOUT_ID, RESUBMIT_GRANT, Ledger, by_attempt, end_kinds
+from seedance_temporal.ledger.store import (
+    ACCEPTED_WITHOUT_ID,
+    END_OF_TASK,
+    RESUBMIT_GRANT,
+    Ledger,
+    by_attempt,
+    end_kinds,
+)
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import Bucket, StoredObject
 
@@ -166,13 +173,18 @@ def _is_settled(kinds: Mapping[str, StoredObject], *, is_newest: bool) -> bool:
         return False
     match outcome.kind:
         case "created":
-            # An end from before the task was known gave the attempt up: the task is followed all the same.
-            return end_kinds(kinds) == ["end"] and kinds["end"].created_at > outcome.created_at
+            # An end from before the task was known, or one that names no task, gave the attempt up: the task is
+            # followed all the same.
+            return end_kinds(kinds) == ["end"] and _is_end_of_task(kinds["end"], since=outcome.created_at)
         case "refused":
             return end_kinds(kinds) == []
         case "not_sent" | "absent":
             return not is_newest and end_kinds(kinds) == []
     return False
+
+
+def _is_end_of_task(end: StoredObject, *, since: datetime) -> bool:
+    return end.kind == END_OF_TASK and end.created_at > since
 
 
 async def _read(ledger: Ledger, job_id: str) -> LedgerJob:

@@ -26,6 +26,8 @@ _M = TypeVar("_M", bound=BaseModel)
 ACCEPTED_WITHOUT_ID = "taken"
 RESUBMIT_GRANT = "again"
 _IDENTIFIERS_LISTED = "echo"
+# What a listing says of an end that names its task; one without gave the attempt up.
+END_OF_TASK = "task"
 # The kinds of an attempt's objects, besides the tasks and ends that name a task. Other objects there are no facts.
 KINDS = {"claim", "outcome", ACCEPTED_WITHOUT_ID, "end", RESUBMIT_GRANT}
 
@@ -181,7 +183,7 @@ class Ledger:
         """
         names = self.names(job_id)
         name = names.attempt(attempt, "end")
-        if await self._write(name, end):
+        if await self._write(name, end, kind=END_OF_TASK if end.error.task_id is not None else None):
             return end
         existing = await self._read(name, End) or end
         if end.error.task_id in {None, existing.error.task_id}:

@@ -1286,7 +1286,7 @@ MUTANTS = (
         3,
         "a task that turned up after it was given up is not recovered",
         "seedance_temporal/recovery.py",
-        'end_kinds(kinds) == ["end"] and kinds["end"].created_at > outcome.created_at',
+        'end_kinds(kinds) == ["end"] and _is_end_of_task(kinds["end"], since=outcome.created_at)',
         'end_kinds(kinds) == ["end"]',
         "tests/unit/test_recovery.py::test_given_up_task_that_turns_up_is_open",
     ),

@@ -65,10 +65,11 @@ async def write(bucket: MemoryBucket, request: VideoRequest, *attempts: list[str
     ledger, job_id = Ledger(bucket, "seedance"), job_id_of(request)
     for number, facts in enumerate(attempts, 1):
         assert await ledger.claim(a_claim(request, number))
+        task_id = "cgt-1"
         for fact in facts:
             match fact:
                 case "ended":
-                    await ledger.end(job_id, number, an_end(number, "cgt-1"))
+                    await ledger.end(job_id, number, an_end(number, task_id))
                 case "given up":
                     await ledger.end(job_id, number, an_end(number, None, "lost"))
                 case "granted":
@@ -76,6 +77,7 @@ async def write(bucket: MemoryBucket, request: VideoRequest, *attempts: list[str
                 case _:
                     outcome = FACTS[fact]
                     assert isinstance(outcome, Outcome)
+                    task_id = outcome.task_id or task_id
                     await ledger.write_outcome(job_id, number, outcome)
     if stored:
         await bucket.create(names(request).record, a_record("cgt-1"))
