@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import MetricMeter
 from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
@@ -33,6 +34,7 @@ from seedance_temporal.contract import (
 from seedance_temporal.errors import InvalidJobId, SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.late_tasks import ask_later
+from seedance_temporal.metrics import CALLBACKS
 from seedance_temporal.provider.task import usable_task_id
 
 ClientSource = Callable[[], Awaitable[Client]]
@@ -48,6 +50,7 @@ _SECONDS_TO_ONE_MORE = 60
 _MOST_ATTEMPTS = 10_000
 # For a body that was not read to its end: the server would read and discard the rest.
 _HANG_UP = {"Connection": "close"}
+_RESULTS = {200: "passed_on", 400: "no_task", 404: "not_ours", 413: "too_large", 429: "too_many"}
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,3}")
 _log = logging.getLogger(__name__)
 
@@ -59,7 +62,9 @@ class _Callback(BaseModel):
     status: Annotated[str, StringConstraints(strict=True, max_length=256)]
 
 
-def relay_app(client_source: ClientSource, secrets: Sequence[str]) -> Starlette:
+def relay_app(
+    client_source: ClientSource, secrets: Sequence[str], *, meter: MetricMeter = MetricMeter.noop
+) -> Starlette:
     """Make the relay as an ASGI application, to be served alone or mounted under a path of another one.
 
     It needs no lifespan events, which do not reach a mounted application: it connects at the first callback, and
@@ -68,13 +73,14 @@ def relay_app(client_source: ClientSource, secrets: Sequence[str]) -> Starlette:
     Args:
         client_source: Connects to Temporal, as :func:`seedance_temporal.connect` does; called until it succeeds.
         secrets: The HMAC secrets that are accepted: one, or two during a rotation.
+        meter: Counts callbacks, such as ``Runtime.metric_meter`` of Temporal's SDK; by default nothing does.
 
     Raises:
         ValueError: There is no secret, or an empty one, with which anybody could make a callback URL.
     """
     if not secrets or not all(secrets):
         raise ValueError("the relay needs a secret, and none of its secrets may be empty")
-    relay = _Relay(client_source, secrets)
+    relay = _Relay(client_source, secrets, meter)
     app = Starlette(
         routes=[
             Route("/callbacks/{job_id}/{attempt}/{token}", relay.callback, methods=["POST"]),
@@ -91,9 +97,10 @@ async def _healthz(_: Request) -> Response:
 
 
 class _Relay:
-    def __init__(self, client_source: ClientSource, secrets: Sequence[str]) -> None:
+    def __init__(self, client_source: ClientSource, secrets: Sequence[str], meter: MetricMeter) -> None:
         self._client_source = client_source
         self._secrets = tuple(secrets)
+        self._meter = meter
         self._connection: asyncio.Future[Client] | None = None
         self._at_once = 0
         # By job and attempt: how many callbacks are left, and when that was counted.
@@ -101,6 +108,18 @@ class _Relay:
 
     async def callback(self, request: Request) -> Response:
         """Answer one callback: 200 where Temporal has the signal, or the job is closed or unknown."""
+        status = 500
+        try:
+            response = await self._answer(request)
+            status = response.status_code
+            return response
+        except HTTPException as refused:
+            status = refused.status_code
+            raise
+        finally:
+            CALLBACKS.add(self._meter, result=_RESULTS.get(status, "unavailable"))
+
+    async def _answer(self, request: Request) -> Response:
         job_id, attempt_text, token = (request.path_params[name] for name in ("job_id", "attempt", "token"))
         if not self._is_ours(job_id, attempt_text, token):
             _log.warning("a callback whose URL is not one of ours")

@@ -9,16 +9,19 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 from temporalio.client import Client
+from temporalio.runtime import Runtime
 
 from activities.store import Transport
 from seedance_temporal import connect
 from seedance_temporal.errors import TemporalUnavailable
 from seedance_temporal.media.temporary import remove_abandoned
+from seedance_temporal.metrics import metrics_runtime
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.search_attributes import register_search_attributes
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from workers.build import build_workers
+from workers.collector import Collector
 
 _THREADS = 32
 RECONNECT_SECONDS = 2.0
@@ -47,13 +50,17 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="worker"))
     if abandoned := await asyncio.to_thread(remove_abandoned):
         _log.info("removed the temporary files of %d copies or checks that were killed", abandoned)
-    client = await _connected(stop)
+    address = settings.seedance_metrics_address
+    runtime = metrics_runtime(address) if address is not None else None
+    client = await _connected(stop, runtime)
     if client is None:
         return
     known = await register_search_attributes(client)
     workers = build_workers(client, settings, bucket, ark, known, result_transport=result_transport)
     running = [asyncio.create_task(worker.run()) for worker in workers]
-    warning = asyncio.create_task(warn_of_signing(bucket))
+    aside = [asyncio.create_task(warn_of_signing(bucket))]
+    if runtime is not None:
+        aside.append(asyncio.create_task(Collector(client, settings, bucket, runtime.metric_meter).run()))
     _log.info(
         "serving route %s in namespace %s, with the API key of fingerprint %s",
         settings.ark_route,
@@ -63,15 +70,16 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     await asyncio.wait([*running, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     await asyncio.gather(*running)
-    warning.cancel()
+    for task in aside:
+        task.cancel()
     await asyncio.sleep(REST_SECONDS)
 
 
-async def _connected(stop: asyncio.Event) -> Client | None:
+async def _connected(stop: asyncio.Event, runtime: Runtime | None) -> Client | None:
     """Connect as soon as the server answers; None if the process is to stop before that."""
     while not stop.is_set():
         try:
-            return await connect()
+            return await connect(runtime=runtime)
         except TemporalUnavailable as error:
             _log.warning("%s; trying to connect again in %.0f s", error, RECONNECT_SECONDS)
         with contextlib.suppress(TimeoutError):
