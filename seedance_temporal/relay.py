@@ -44,6 +44,11 @@ MAX_BODY_BYTES = 64 * 1024
 ANSWER_WITHIN_SECONDS = 4
 # So many are passed on within that time; of more, each is refused at once, and the provider sends it again.
 _MOST_AT_ONCE = 500
+_PROBE_SECONDS = 2.0
+# Anybody can ask whether the relay is ready; it asks Temporal at most this often.
+PROBE_IS_FRESH_SECONDS = 5.0
+# No job has this id, for which any would need a hash.
+_NO_JOB = "seedance-probe-of-a-relay"
 # The provider sends some twenty callbacks of an attempt, repetitions included. More come of a leaked URL.
 _MOST_OF_AN_ATTEMPT = 100
 _SECONDS_TO_ONE_MORE = 60
@@ -85,6 +90,7 @@ def relay_app(
         routes=[
             Route("/callbacks/{job_id}/{attempt}/{token}", relay.callback, methods=["POST"]),
             Route("/healthz", _healthz),
+            Route("/readyz", relay.readyz),
         ],
     )
     # A redirect to the path with or without a slash would reveal that the path exists.
@@ -103,8 +109,31 @@ class _Relay:
         self._meter = meter
         self._connection: asyncio.Future[Client] | None = None
         self._at_once = 0
+        self._probing = asyncio.Lock()
+        self._probed: tuple[float, str | None] = (float("-inf"), None)
         # By job and attempt: how many callbacks are left, and when that was counted.
         self._left: dict[tuple[str, int], tuple[float, float]] = {}
+
+    async def readyz(self, _: Request) -> Response:
+        """Answer 200 where Temporal takes signals, else 503. Probes within some seconds share an answer."""
+        async with self._probing:
+            probed_at, problem = self._probed
+            if time.monotonic() - probed_at > PROBE_IS_FRESH_SECONDS:
+                problem = await self._why_not_ready()
+                self._probed = time.monotonic(), problem
+        return PlainTextResponse(f"{problem or 'ok'}\n", 200 if problem is None else 503)
+
+    async def _why_not_ready(self) -> str | None:
+        """Signal a job that cannot exist: its absence is the answer of a server that would have taken the signal."""
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                client = await self._connected()
+                await client.get_workflow_handle(_NO_JOB).signal(SIGNAL_TASK_CHANGED)
+        except RPCError as error:
+            return None if is_unknown_workflow(error) else f"Temporal answered {error.status.name}"
+        except (TimeoutError, SeedanceError, RuntimeError):
+            return "Temporal does not answer"
+        return f"a workflow {_NO_JOB} runs; end it"
 
     async def callback(self, request: Request) -> Response:
         """Answer one callback: 200 where Temporal has the signal, or the job is closed or unknown."""

@@ -90,6 +90,10 @@ class Settings(SpendingLimits):
     """The address and port, such as ``127.0.0.1:9464``, at which this process exposes metrics to Prometheus, as
     ``/metrics``; unset: there are none. A worker and a relay on one host need one each.
     """
+    seedance_health_address: Address | None = None
+    """The address and port, such as ``127.0.0.1:8087``, at which the worker answers ``/healthz`` and ``/readyz``;
+    unset: it does not. The relay answers both beside its callbacks.
+    """
     seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     """Hosts, comma separated, for which plain http and private addresses are allowed."""
     seedance_reference_buckets: Annotated[tuple[str, ...], NoDecode] = ()

@@ -13,6 +13,7 @@ from temporalio.runtime import Runtime
 
 from activities.store import Transport
 from seedance_temporal import connect
+from seedance_temporal.contract import Queues
 from seedance_temporal.errors import TemporalUnavailable
 from seedance_temporal.media.temporary import remove_abandoned
 from seedance_temporal.metrics import metrics_runtime
@@ -22,6 +23,7 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from workers.build import build_workers
 from workers.collector import Collector
+from workers.health import Readiness, health_server
 
 _THREADS = 32
 RECONNECT_SECONDS = 2.0
@@ -50,6 +52,19 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="worker"))
     if abandoned := await asyncio.to_thread(remove_abandoned):
         _log.info("removed the temporary files of %d copies or checks that were killed", abandoned)
+    async with health_server(settings.seedance_health_address, readiness := Readiness()):
+        await _serve(settings, bucket, ark, stop, readiness, result_transport)
+    await asyncio.sleep(REST_SECONDS)
+
+
+async def _serve(
+    settings: Settings,
+    bucket: Bucket,
+    ark: Ark,
+    stop: asyncio.Event,
+    readiness: Readiness,
+    result_transport: Transport | None,
+) -> None:
     address = settings.seedance_metrics_address
     runtime = metrics_runtime(address) if address is not None else None
     client = await _connected(stop, runtime)
@@ -57,6 +72,7 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
         return
     known = await register_search_attributes(client)
     workers = build_workers(client, settings, bucket, ark, known, result_transport=result_transport)
+    readiness.serve(client, workers, Queues(settings.ark_route).workflows)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     aside = [asyncio.create_task(warn_of_signing(bucket))]
     if runtime is not None:
@@ -68,11 +84,11 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
         settings.key_fingerprint,
     )
     await asyncio.wait([*running, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+    readiness.stop()
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     await asyncio.gather(*running)
     for task in aside:
         task.cancel()
-    await asyncio.sleep(REST_SECONDS)
 
 
 async def _connected(stop: asyncio.Event, runtime: Runtime | None) -> Client | None:
