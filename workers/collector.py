@@ -34,8 +34,7 @@ from seedance_temporal.storage.bucket import Bucket
 from seedance_temporal.visibility import described, queries
 
 LOOK_EVERY_SECONDS = 60.0
-# Of each part of a look.
-_PART_SECONDS = 20.0
+PART_SECONDS = 20.0
 _QUERY_WITHIN = timedelta(seconds=5)
 # Five pages of a listing; more jobs than these are not counted.
 MOST_JOBS = 5_000
@@ -69,6 +68,7 @@ class Collector:
 
     Args:
         meter: Of the runtime that exposes the metrics.
+        part_seconds: The most that each part of a look may take.
         clock: Returns the time, in UTC.
     """
 
@@ -79,10 +79,13 @@ class Collector:
         bucket: Bucket,
         meter: MetricMeter,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        part_seconds: float = PART_SECONDS,
     ) -> None:
         self._client = client
         self._settings = settings
         self._meter = meter
+        self._part_seconds = part_seconds
         self._clock = clock
         self._route = settings.ark_route
         self._queues = Queues(settings.ark_route)
@@ -106,7 +109,7 @@ class Collector:
         complete = True
         for part, read in parts.items():
             try:
-                async with asyncio.timeout(_PART_SECONDS):
+                async with asyncio.timeout(self._part_seconds):
                     await read()
             except Exception as error:
                 complete = False

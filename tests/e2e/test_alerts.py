@@ -16,8 +16,8 @@ from seedance_temporal.identity import callback_url
 from seedance_temporal.settings import Settings
 from tests.docs.pages import ROOT
 from tests.e2e.requests import a_faulty_request, a_request
-from tests.e2e.test_metrics import free_port
 from tests.support import polling
+from tests.support.metrics import free_port
 
 PROMETHEUS = shutil.which("prometheus")
 JOB = "seedance-" + "0" * 64

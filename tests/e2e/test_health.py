@@ -15,8 +15,8 @@ import pytest
 from dev.process import Child
 from dev.stack import HOST, Stack, running_stack, start_temporal
 from tests.e2e.requests import a_request
-from tests.e2e.test_metrics import free_port
 from tests.support import polling
+from tests.support.metrics import free_port
 
 
 @dataclass

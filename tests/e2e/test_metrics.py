@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from seedance_temporal.relay import MAX_BODY_BYTES
 from tests.docs.pages import ROOT, rows
 from tests.e2e.requests import a_faulty_request, a_request, until
 from tests.support import polling
-from tests.support.metrics import Sample, Scrape, base_name, scrape
+from tests.support.metrics import Sample, Scrape, base_name, free_port, scrape
 
 # A look of the collector follows 60 seconds after the one before.
 LOOK_SECONDS = 90
@@ -44,13 +43,6 @@ class Watched:
 
         found: Scrape = await polling.until(shown, what, seconds=LOOK_SECONDS, every=0.5)
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

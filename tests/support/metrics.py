@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import NamedTuple
 
 import httpx
@@ -49,3 +50,11 @@ async def scrape(port: int) -> Scrape:
 def base_name(series: str) -> str:
     """Return the metric that a series of a histogram belongs to, or its own name."""
     return re.sub(r"_(bucket|sum|count)$", "", series)
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
