@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from functools import partial
 
 import uvicorn
+from temporalio.common import MetricMeter
 
 from seedance_temporal import connect
 from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.metrics import metrics_runtime
 from seedance_temporal.relay import ANSWER_WITHIN_SECONDS, relay_app
 from seedance_temporal.relay_connections import Connection
 from seedance_temporal.settings import Settings
@@ -26,6 +29,8 @@ def main() -> int:
     argparse.ArgumentParser(description="The webhook relay; its settings are environment variables.").parse_args()
     try:
         settings = Settings.from_environment("SEEDANCE_CALLBACK_SECRET")
+        address = settings.seedance_metrics_address
+        runtime = metrics_runtime(address) if address is not None else None
     except InvalidSettings as error:
         sys.stderr.write(f"relay: {error}\n")
         return 2
@@ -37,7 +42,11 @@ def main() -> int:
     previous = settings.seedance_callback_secret_previous
     secrets = [s.get_secret_value() for s in (settings.seedance_callback_secret, previous) if s is not None]
     uvicorn.run(
-        relay_app(connect, secrets),
+        relay_app(
+            partial(connect, settings=settings, runtime=runtime),
+            secrets,
+            meter=runtime.metric_meter if runtime else MetricMeter.noop,
+        ),
         host=settings.seedance_relay_host,
         port=settings.seedance_relay_port,
         access_log=False,  # its lines would hold the tokens

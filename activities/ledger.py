@@ -11,15 +11,18 @@ from datetime import UTC, datetime
 
 from temporalio import activity
 
+from activities.counted import count_billed
 from seedance_temporal.contract import Queues, Resubmit
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, Shape
+from seedance_temporal.job import JobError, Shape, phase_of
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome
 from seedance_temporal.ledger.settling import settle
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.places import places_in
+from seedance_temporal.provider.billing import is_billed
+from seedance_temporal.provider.prices import cost_in
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -200,10 +203,14 @@ class LedgerActivities:
             ledger=await self._ledger.objects(input.job_id),
             **written_by(),
         )
-        error = (await self._ledger.end(input.job_id, input.error.attempt, end)).error
+        counts = await self._ledger.end(input.job_id, input.error.attempt, end)
+        error = counts.error
         await settle(self._ledger, input.job_id, self._settings)
         facts = await self._ledger.read(input.job_id)
         decision = decide(facts)
+        ended = facts.attempt(input.error.attempt)
+        if counts is end and is_billed(phase_of(error)) and ended is not None and ended.claim is not None:
+            count_billed(ended.claim.request, input.usage, cost_in(input), self._settings)
         grants = {attempt.number: attempt.resubmit_grant for attempt in facts.attempts}
         automatic = sum(grant is not None and grant.automatic for grant in grants.values())
         # A live task of the job comes before another paid one.

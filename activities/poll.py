@@ -13,6 +13,7 @@ from pydantic import AwareDatetime
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.counted import count_look
 from seedance_temporal.job import Attention, JobError, Shape, VideoResult
 from seedance_temporal.ledger.decisions import other_key, second_task
 from seedance_temporal.ledger.facts import Attempt, Facts
@@ -25,6 +26,7 @@ from seedance_temporal.provider.task import (
     PROVIDER_FORGETS_AFTER,
     QUEUED,
     RESULT_URL_LIFE,
+    RUNNING,
     SUCCEEDED,
     TERMINAL,
     Task,
@@ -190,13 +192,17 @@ class PollActivities:
         try:
             payload = await self._ark.get(input.task_id)
         except (ArkError, httpx.HTTPError) as error:
+            count_look(input.request, "failed")
             if not isinstance(error, ArkError) or error.attention is None:
                 raise _unanswered(input, error) from None
             wait = min(_LONGEST_REFUSED_SECONDS, _REFUSED_SECONDS * 2.0 ** min(input.refused, 10))
             return Observation(next="wait", attention=error.attention, note=str(error), wait_seconds=wait)
         if payload is None:
+            count_look(input.request, "gone")
             return self._gone(input, attempt)
-        seen = await self._of_task(input, parse_task(payload), attempt.claimed_at)
+        task = parse_task(payload)
+        count_look(input.request, "known" if task.status in TERMINAL | {QUEUED, RUNNING} else "unknown_status")
+        seen = await self._of_task(input, task, attempt.claimed_at)
         if damage is not None and seen.next == "wait":
             seen = seen.model_copy(update={"attention": "ledger_damaged", "note": damage})
         return seen.model_copy(update={"second_task": second})

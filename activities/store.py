@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.counted import count_stored
 from activities.heartbeat import CopyProgress, heartbeats
 from seedance_temporal.data_converter import message_of
 from seedance_temporal.events import Timeline
@@ -188,6 +189,7 @@ class _Copy:
             task = await self._stored_task() or await self._task_without_payload()
         last_frame = await self._last_frame(task) if self.input.request.return_last_frame else None
         result = await self._commit(task, video, last_frame)
+        count_stored(self.input.request, task, result, self.settings)
         await self.times.note(self.input.request, task)
         return result
 

@@ -126,9 +126,9 @@ class Stack:
         await child.until_log_says("serving route", READY_SECONDS)
         return child
 
-    async def start_relay(self) -> Child:
-        """Start the relay process, and wait until it answers."""
-        child = await start("relay", [sys.executable, "relay.py"], self.environment, self.folder, cwd=ROOT)
+    async def start_relay(self, **changes: str) -> Child:
+        """Start the relay process, and wait until it answers. ``changes``: as those of :meth:`start_worker`."""
+        child = await start("relay", [sys.executable, "relay.py"], self.environment | changes, self.folder, cwd=ROOT)
         self.children["relay"] = child
         await _until_http(child, f"http://{HOST}:{self.ports.relay}/healthz")
         return child

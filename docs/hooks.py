@@ -16,6 +16,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from seedance_temporal.cli.main import app
 from seedance_temporal.encryption_settings import EncryptionSettings
+from seedance_temporal.metrics import METRICS
 from seedance_temporal.provider import models
 from seedance_temporal.provider.known_models import MODELS
 from seedance_temporal.request import Reference, Rights, VideoRequest
@@ -87,11 +88,21 @@ def settings() -> str:
     return _table(("variable", "meaning", "default"), rows)
 
 
+def metrics() -> str:
+    """Return every metric."""
+    rows = (
+        (f"`{each.name}`", each.kind, each.meaning, ", ".join(f"`{label}`" for label in each.labels), each.source)
+        for each in METRICS
+    )
+    return _table(("metric", "kind", "meaning", "labels", "from"), rows)
+
+
 _PARTS: dict[str, Callable[[], str]] = {
     "command-line": command_line,
     "request-fields": request_fields,
     "model-rules": model_rules,
     "settings": settings,
+    "metrics": metrics,
 }
 
 

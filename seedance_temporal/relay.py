@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import MetricMeter
 from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
@@ -33,6 +34,7 @@ from seedance_temporal.contract import (
 from seedance_temporal.errors import InvalidJobId, SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.late_tasks import ask_later
+from seedance_temporal.metrics import CALLBACKS
 from seedance_temporal.provider.task import usable_task_id
 from seedance_temporal.request_body import HANG_UP, read_body
 
@@ -43,10 +45,16 @@ MAX_BODY_BYTES = 64 * 1024
 ANSWER_WITHIN_SECONDS = 4
 # So many are passed on within that time; of more, each is refused at once, and the provider sends it again.
 _MOST_AT_ONCE = 500
+_PROBE_SECONDS = 2.0
+# Anybody can ask whether the relay is ready; it asks Temporal at most this often.
+PROBE_IS_FRESH_SECONDS = 5.0
+# No job has this id, for which any would need a hash.
+_NO_JOB = "seedance-probe-of-a-relay"
 # The provider sends some twenty callbacks of an attempt, repetitions included. More come of a leaked URL.
 _MOST_OF_AN_ATTEMPT = 100
 _SECONDS_TO_ONE_MORE = 60
 _MOST_ATTEMPTS = 10_000
+_RESULTS = {200: "passed_on", 400: "no_task", 404: "not_ours", 413: "too_large", 429: "too_many"}
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,3}")
 _log = logging.getLogger(__name__)
 
@@ -58,7 +66,9 @@ class _Callback(BaseModel):
     status: Annotated[str, StringConstraints(strict=True, max_length=256)]
 
 
-def relay_app(client_source: ClientSource, secrets: Sequence[str]) -> Starlette:
+def relay_app(
+    client_source: ClientSource, secrets: Sequence[str], *, meter: MetricMeter = MetricMeter.noop
+) -> Starlette:
     """Make the relay as an ASGI application, to be served alone or mounted under a path of another one.
 
     It needs no lifespan events, which do not reach a mounted application: it connects at the first callback, and
@@ -67,17 +77,19 @@ def relay_app(client_source: ClientSource, secrets: Sequence[str]) -> Starlette:
     Args:
         client_source: Connects to Temporal, as :func:`seedance_temporal.connect` does; called until it succeeds.
         secrets: The HMAC secrets that are accepted: one, or two during a rotation.
+        meter: Counts callbacks, such as ``Runtime.metric_meter`` of Temporal's SDK; by default nothing does.
 
     Raises:
         ValueError: There is no secret, or an empty one, with which anybody could make a callback URL.
     """
     if not secrets or not all(secrets):
         raise ValueError("the relay needs a secret, and none of its secrets may be empty")
-    relay = _Relay(client_source, secrets)
+    relay = _Relay(client_source, secrets, meter)
     app = Starlette(
         routes=[
             Route("/callbacks/{job_id}/{attempt}/{token}", relay.callback, methods=["POST"]),
             Route("/healthz", _healthz),
+            Route("/readyz", relay.readyz),
         ],
     )
     # A redirect to the path with or without a slash would reveal that the path exists.
@@ -90,16 +102,52 @@ async def _healthz(_: Request) -> Response:
 
 
 class _Relay:
-    def __init__(self, client_source: ClientSource, secrets: Sequence[str]) -> None:
+    def __init__(self, client_source: ClientSource, secrets: Sequence[str], meter: MetricMeter) -> None:
         self._client_source = client_source
         self._secrets = tuple(secrets)
+        self._meter = meter
         self._connection: asyncio.Future[Client] | None = None
         self._at_once = 0
+        self._probing = asyncio.Lock()
+        self._probed: tuple[float, str | None] = (float("-inf"), None)
         # By job and attempt: how many callbacks are left, and when that was counted.
         self._left: dict[tuple[str, int], tuple[float, float]] = {}
 
+    async def readyz(self, _: Request) -> Response:
+        """Answer 200 where Temporal takes signals, else 503. Probes within some seconds share an answer."""
+        async with self._probing:
+            probed_at, problem = self._probed
+            if time.monotonic() - probed_at > PROBE_IS_FRESH_SECONDS:
+                problem = await self._why_not_ready()
+                self._probed = time.monotonic(), problem
+        return PlainTextResponse(f"{problem or 'ok'}\n", 200 if problem is None else 503)
+
+    async def _why_not_ready(self) -> str | None:
+        """Signal a job that cannot exist: its absence is the answer of a server that would have taken the signal."""
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                client = await self._connected()
+                await client.get_workflow_handle(_NO_JOB).signal(SIGNAL_TASK_CHANGED)
+        except RPCError as error:
+            return None if is_unknown_workflow(error) else f"Temporal answered {error.status.name}"
+        except (TimeoutError, SeedanceError, RuntimeError):
+            return "Temporal does not answer"
+        return f"a workflow {_NO_JOB} runs; end it"
+
     async def callback(self, request: Request) -> Response:
         """Answer one callback: 200 where Temporal has the signal, or the job is closed or unknown."""
+        status = 500
+        try:
+            response = await self._answer(request)
+            status = response.status_code
+            return response
+        except HTTPException as refused:
+            status = refused.status_code
+            raise
+        finally:
+            CALLBACKS.add(self._meter, result=_RESULTS.get(status, "unavailable"))
+
+    async def _answer(self, request: Request) -> Response:
         job_id, attempt_text, token = (request.path_params[name] for name in ("job_id", "attempt", "token"))
         if not self._is_ours(job_id, attempt_text, token):
             _log.warning("a callback whose URL is not one of ours")

@@ -18,6 +18,7 @@ from seedance_temporal.encryption_settings import ENCRYPTION_SECRETS, Encryption
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import key_fingerprint, user_hash
 from seedance_temporal.json_settings import decode
+from seedance_temporal.listen_address import Address
 from seedance_temporal.provider.known_models import KNOWN
 from seedance_temporal.provider.model_rows import ModelRow, PricePair, models_with
 from seedance_temporal.provider.models import ENDPOINT, Model, Price
@@ -86,6 +87,14 @@ class Settings(SpendingLimits, EncryptionSettings):
     """The address that ``relay.py`` listens on."""
     seedance_relay_port: Annotated[int, Field(ge=0, le=65_535)] = 8088
     """The port that ``relay.py`` listens on."""
+    seedance_metrics_address: Address | None = None
+    """The address and port, such as ``127.0.0.1:9464``, at which this process exposes metrics to Prometheus, as
+    ``/metrics``; unset: there are none. A worker and a relay on one host need one each.
+    """
+    seedance_health_address: Address | None = None
+    """The address and port, such as ``127.0.0.1:8087``, at which the worker answers ``/healthz`` and ``/readyz``;
+    unset: it does not. The relay answers both beside its callbacks.
+    """
     seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     """Hosts, comma separated, for which plain http and private addresses are allowed."""
     seedance_reference_buckets: Annotated[tuple[str, ...], NoDecode] = ()

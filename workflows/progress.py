@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.identity import hash_of_job, user_hash
     from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
     from seedance_temporal.ledger.decisions import Decision
+    from seedance_temporal.metrics import ATTENTIONS_RAISED, CREATES, class_of
     from seedance_temporal.provider.billing import is_billed, tokens
     from seedance_temporal.provider.prices import UNKNOWN, Cost, cost_in
     from seedance_temporal.provider.task import QUEUED, rank
@@ -125,6 +126,11 @@ class Progress:
         first, newest = earlier[:_FIRST_EVENTS], (*earlier[_FIRST_EVENTS:], new)
         self.timeline = first + newest[-_NEWEST_EVENTS:]
 
+    def count_create(self, outcome: str) -> None:
+        """Count a create that a worker has started."""
+        labels = {"route": self._request.route, "class": class_of(self._request.resolution), "outcome": outcome}
+        CREATES.add(workflow.metric_meter(), **labels)
+
     def enter(self, phase: Phase) -> None:
         """Change the phase."""
         if phase != self.phase:
@@ -219,6 +225,7 @@ class Progress:
         self._advice = advice = "\n".join(map(one_line, (advice, *ways)))
         if attention != self.attention:
             self.attention = attention
+            ATTENTIONS_RAISED.add(workflow.metric_meter(), route=self._request.route, kind=attention)
             self.note("attention_raised", "workflow", f"{attention}: {advice}")
             self._upserts.attributes({contract.SEEDANCE_ATTENTION: attention})
         self._show()

@@ -60,6 +60,7 @@ class Sending:
                 # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
                 create.cancel()
             result = await create
+            self._progress.count_create(result.kind)
             if result.kind == "created":
                 assert result.outcome is not None
                 assert result.outcome.task_id is not None
@@ -75,6 +76,7 @@ class Sending:
                 result = CreateResult(kind="not_sent", message="withdrawn before a worker started it")
             else:
                 result = CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")
+                self._progress.count_create(result.kind)
         finally:
             self._inbox.creating = None
         if result.claim is not None and result.outcome is not None and not result.written:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev.process import Child, start
-from dev.stack import HOST, Stack
+from dev.stack import HOST, Ports, Stack
 from tests.compose import image_file
 from tests.compose.compose_file import ROOT, Service
 
@@ -29,7 +29,7 @@ class Loopback:
     def of(cls, stack: Stack, services: Mapping[str, Service]) -> Loopback:
         ports = stack.ports
         places = {"temporal:7233": ports.temporal, "bucket:4443": ports.bucket, "ark:8089": ports.ark}
-        places["relay:8088"] = ports.relay
+        places |= {"relay:8088": ports.relay, "worker:8087": Ports.free().relay}
         return cls(places, frozenset(services))
 
     def environment(self, service: Service) -> dict[str, str]:

@@ -88,7 +88,7 @@ async def deployment(stack: Stack, image: Path, tmp_path_factory: pytest.TempPat
         for name in ("ark", "relay", "worker"):
             children[name] = await running.start(name)
         await children["worker"].until_log_says("serving route byteplus", _SECONDS)
-        await asyncio.gather(running.until_healthy("ark"), running.until_healthy("relay"))
+        await asyncio.gather(*map(running.until_healthy, ("ark", "relay", "worker")))
         yield running
     finally:
         servers = [children.pop(name) for name in ("ark", "bucket") if name in children]
@@ -137,17 +137,21 @@ async def test_check_finds_every_part(deployment: Deployment) -> None:
         assert secret not in output
 
 
-@pytest.mark.parametrize("name", ["ark", "relay"])
-async def test_health_check_fails_without_server(deployment: Deployment, name: str) -> None:
-    assert await deployment.is_healthy(name)
+def elsewhere(deployment: Deployment, name: str) -> Deployment:
+    """Return the same deployment, with a service at a port where nothing listens yet."""
     nobody, places = Ports.free().relay, deployment.loopback.ports
     ports = {place: nobody if place.startswith(f"{name}:") else port for place, port in places.items()}
-    elsewhere = replace(deployment, loopback=Loopback(ports, deployment.loopback.services))
-    assert not await elsewhere.is_healthy(name)
+    return replace(deployment, loopback=Loopback(ports, deployment.loopback.services))
+
+
+@pytest.mark.parametrize("name", ["ark", "relay", "worker"])
+async def test_health_check_fails_without_server(deployment: Deployment, name: str) -> None:
+    assert await deployment.is_healthy(name)
+    assert not await elsewhere(deployment, name).is_healthy(name)
 
 
 async def test_stop_signal_ends_the_worker_in_order(deployment: Deployment) -> None:
-    worker = await deployment.start("worker", log="worker-to-stop")
+    worker = await elsewhere(deployment, "worker").start("worker", log="worker-to-stop")
     await worker.until_log_says("serving route byteplus", _SECONDS)
     (number,) = image_file.arguments_of("STOPSIGNAL")
     assert await worker.stop(signal.Signals[number]) == 0

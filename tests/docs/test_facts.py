@@ -18,6 +18,7 @@ from tests.docs.pages import PAGES, ROOT, all_blocks, prose, rows
 from tests.faults.mutants import MUTANTS
 
 REFERENCE = ROOT / "docs" / "reference"
+ALERTS = set(re.findall(r"alert: (\w+)", (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()))
 # Files that exist in a bucket, at a provider or on somebody's machine, and not in this repository.
 ELSEWHERE = re.compile(
     r"(gs|https?)://.*|/.*|(attempts/)?\d{4}\.[\w<> -]+\.json|(record|task|echo-.+)\.json|output\.mp4"
@@ -57,7 +58,9 @@ def test_variables_and_search_attributes_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     variables = set(re.findall(r"\b(?:SEEDANCE|ARK)_[A-Z_]*[A-Z]\b", text))
     assert {name.lower() for name in variables} <= Settings.model_fields.keys()
-    assert set(re.findall(r"\bSeedance[A-Z]\w+", text)) <= {key.name for key in SEARCH_ATTRIBUTES} | {"SeedanceError"}
+    assert set(re.findall(r"\bSeedance[A-Z]\w+", text)) <= {key.name for key in SEARCH_ATTRIBUTES} | ALERTS | {
+        "SeedanceError"
+    }
 
 
 def slugs(page: Path) -> set[str]:

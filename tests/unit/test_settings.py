@@ -76,6 +76,14 @@ def test_base_url_overrides_the_routes(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [("localhost:9464", "127.0.0.1:9464"), ("0.0.0.0:80", "0.0.0.0:80"), ("[0::1]:9464", "[::1]:9464")],
+)
+def test_address_is_read(monkeypatch: pytest.MonkeyPatch, given: str, read: str) -> None:
+    assert settings(monkeypatch, SEEDANCE_METRICS_ADDRESS=given).seedance_metrics_address == read
+
+
 def test_all_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidSettings, match=r"ARK_API_KEY, SEEDANCE_BUCKET$"):
         settings(monkeypatch, "ARK_API_KEY", "SEEDANCE_BUCKET", "ARK_ROUTE")
@@ -121,6 +129,11 @@ def test_all_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None
         ({"SEEDANCE_BUCKET": "a", "seedance_bucket": "b"}, "SEEDANCE_BUCKET is set in two spellings"),
         ({"SEEDANCE_CALLBACK_SECRET": "cgt"}, "SEEDANCE_CALLBACK_SECRET: has 3 characters; 16 are the least"),
         ({"ARK_API_KEY": "1"}, "ARK_API_KEY: has 1 characters; 10 are the least"),
+        *(
+            ({"SEEDANCE_METRICS_ADDRESS": address}, "SEEDANCE_METRICS_ADDRESS: is no IP address with a port: write")
+            for address in ("9464", ":9464", "worker:9464", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "::1:9464")
+        ),
+        ({"SEEDANCE_HEALTH_ADDRESS": "http://127.0.0.1:8087"}, "SEEDANCE_HEALTH_ADDRESS: is no IP address"),
         ({"SEEDANCE_RECOVERY_SECONDS": "150"}, "SEEDANCE_RECOVERY_SECONDS must be longer"),
         ({"SEEDANCE_CREATE_TIMEOUT_SECONDS": "570"}, "SEEDANCE_RECOVERY_SECONDS must be longer"),
     ],
