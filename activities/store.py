@@ -151,10 +151,7 @@ class StoreActivities:
 
     @activity.defn
     async def why_not_stored(self) -> str | None:
-        """Return the last failure of the copy in the caller's run, while it is retried; None where it has none.
-
-        Only the server can tell: a workflow learns nothing of failures that are retried.
-        """
+        """Return the last failure of the copy in the caller's run, while it is retried: only the server knows it."""
         info = activity.info()
         assert info.workflow_id is not None
         run = activity.client().get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id)
