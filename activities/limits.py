@@ -112,4 +112,6 @@ class LimitActivities:
 
 def _refused(refusal: Refusal) -> QuotaResult:
     message = f"{NOTHING_SENT} {refusal.message}"
+    if refusal.until is not None:
+        message += " Submit it again then, raise the budget, or set SEEDANCE_OVER_BUDGET=wait."
     return QuotaResult(error=JobError(code=refusal.code, message=message, failure_class="invalid"))

@@ -222,13 +222,18 @@ class VideoJob:
         return await self._jobs.submit(argument.request, resubmit=grant)
 
     async def held(self) -> Hold | None:
-        """Return what holds the job's next create; None where nothing does, or no create is to come."""
+        """Return what holds the job's next create; None where nothing does, or no create is to come.
+
+        Where no worker says which class of creates the job needs, a hold of either class is returned.
+        """
         state = await self.state()
-        if state.phase not in {"checking", "waiting", "creating"} or state.detail is None:
+        if state.phase not in {"checking", "waiting", "creating"}:
             return None
-        queue = Queues(state.route).create_for(state.detail.request.resolution)
+        queues = Queues(state.route)
+        asked = (queues.create_for(state.detail.request.resolution),) if state.detail is not None else queues.creates
         with asking_temporal():
-            return await hold_of(self._jobs.client, queue)
+            holds = [await hold_of(self._jobs.client, queue) for queue in asked]
+        return next((hold for hold in holds if hold is not None), None)
 
     async def resolve(self, *, attempt: int, action: ResolveAction, task_id: str | None = None) -> ResolveAnswer:
         """Resolve an attempt whose outcome is unknown.

@@ -120,7 +120,11 @@ def refusal_by_price(request: VideoRequest, settings: Settings) -> Refusal | Non
             return Refusal(
                 "over_limit",
                 f"It can cost up to {usd(can_cost)} by estimate; {name} allows {usd(limit)}. "
-                "Ask for a shorter or smaller video, or raise the limit: a final has the length of its draft.",
+                + (
+                    "Raise the limit: a final has the length of its draft."
+                    if request.draft_of is not None
+                    else "Ask for a shorter or smaller video, or raise the limit."
+                ),
             )
     return None
 

@@ -32,6 +32,8 @@ class HeldPlace:
     def __init__(self, request: VideoRequest, carried: Carried, steps: Steps, inbox: Inbox, progress: Progress) -> None:
         self._request = request
         self._queue = Queues(request.route).create_for(request.resolution)
+        is_4k = self._queue == Queues(request.route).create_4k
+        self._setting = "SEEDANCE_TASKS_AT_ONCE_4K" if is_4k else "SEEDANCE_TASKS_AT_ONCE"
         self._steps = steps
         self._inbox = inbox
         self._progress = progress
@@ -73,7 +75,7 @@ class HeldPlace:
         while not self.is_held:
             await self._steps.ask_for_place(self._queue, self._as_request())
             await self._progress.wait_for(
-                "The job waits for one of the places that the settings allow at the provider.",
+                f"The job waits for a place: as many tasks as {self._setting} allows are at the provider.",
                 lambda: self.is_held or self._inbox.interrupts,
                 pause.total_seconds(),
                 "a place at the provider, or ask for one again",

@@ -66,6 +66,7 @@ from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import Attention, Phase
 from seedance_temporal.provider.prices import estimate_in
 from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import COMMAND
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -120,7 +121,7 @@ async def show(
             f"job continues when a worker of {plain(state.route)} is back."
         )
     failing = await found.failing()
-    place = await found.place() if state.phase == "waiting" else None
+    place = await found.place() if state.phase in {"waiting", "creating"} else None
     hold = await found.held()
     if not as_json:
         print_timeline(state)
@@ -179,13 +180,13 @@ async def list_jobs(
         is_open=is_open,
         limit=limit,
     )
-    routes = {job.route for job in found if not job.closed_at} | ({route} if route else set())
-    print_holds(await holds_of(jobs, routes), err if as_json else out)
+    print_holds(await holds_of(jobs, route), err if as_json else out)
     if as_json:
         print_json([document(job) for job in found])
     for job in () if as_json else found:
         needs = f"  [yellow]{plain(job.attention)}[/]" if job.attention else ""
-        out.print(f"{job.job_id}  {job.started_at:%Y-%m-%d %H:%M}  {job.phase:<10}{needs}  {plain(job.task_id or '')}")
+        of = "  ".join(filter(None, [plain(job.task_id or ""), plain(job.user or "")]))
+        out.print(f"{job.job_id}  {job.started_at:%Y-%m-%d %H:%M}  {job.phase:<10}{needs}  {of}")
     return DONE
 
 
@@ -226,6 +227,11 @@ async def retry(job: JobArgument, as_json: JsonOption = False) -> int:
 async def _retry_answer(job: VideoJob) -> str:
     if (await job.state()).detail is None:
         return "No worker answers at the moment. The job tries at once when one is back."
+    hold = await job.held()
+    if hold is not None and hold.kind == "paused":
+        return f"{plain(str(hold))} The job tries at once when they are sent again."
+    if hold is not None and hold.prober not in {None, job.id}:
+        return f"{plain(str(hold))} To have it tried at once: {COMMAND} retry {hold.prober}"
     return "The job tries at once. A search waits for the lister's next try, a minute at most."
 
 

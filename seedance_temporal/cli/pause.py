@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, get_args
 
 from rich.console import Console
 from typer import Option
@@ -14,6 +14,7 @@ from seedance_temporal.cli.output import DONE, out, plain, print_json
 from seedance_temporal.cli.runtime import command
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.gate_contract import Hold
+from seedance_temporal.settings import Route
 from seedance_temporal.temporal_ui import COMMAND
 
 _RouteOption = Annotated[
@@ -49,9 +50,9 @@ async def unpause(route: _RouteOption, as_json: JsonOption = False) -> int:
     return DONE
 
 
-async def holds_of(jobs: VideoJobs, routes: Iterable[str]) -> list[Hold]:
-    """Return the holds of some routes."""
-    return [hold for route in sorted(set(routes)) for hold in await jobs.held(route)]
+async def holds_of(jobs: VideoJobs, route: str | None = None) -> list[Hold]:
+    """Return the holds of a route, by default of all: a pause is to be seen also where no job is open."""
+    return [hold for each in ([route] if route else get_args(Route)) for hold in await jobs.held(each)]
 
 
 def print_holds(holds: Iterable[Hold], say: Console) -> None:

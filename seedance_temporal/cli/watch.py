@@ -47,7 +47,7 @@ async def watch(
             # Read each time: a batch that is still submitting adds to it.
             job_ids = job_ids_of(results) if results is not None else None
             found = await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
-            holds = await holds_of(jobs, (job.route for job in found))
+            holds = await holds_of(jobs)
             states: set[object] = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
             states |= set(map(str, holds))
             if live is not None:
@@ -61,15 +61,16 @@ async def watch(
 
 
 def _shown(found: list[JobState], holds: list[Hold]) -> RenderableType:
+    held = [Text(printable(str(hold)), style="yellow") for hold in holds]
     if not found:
-        return Text("No job is open.")
+        return Group(Text("No job is open."), *held)
     waiting = sum(job.attention is not None for job in found)
     count = f"{len(found):,} open"
     if waiting:
         count += f", {waiting:,} of them need an operator; for advice: {SHOW} JOB"
     if can_cost := exposure(figures(accounts_of(found))):
         count += f"; {can_cost}"
-    return Group(Text(count), *(Text(printable(str(hold)), style="yellow") for hold in holds), table_of(found))
+    return Group(Text(count), *held, table_of(found))
 
 
 def job_ids_of(results: Path) -> set[str]:

@@ -175,19 +175,22 @@ class Spending:
                 f"{usd(micro / MICRO)} allowed today; SEEDANCE_MAX_USD_PER_USER_DAY allows {usd(most_usd)}. "
                 f"Submit it again after {midnight}, when the count begins anew.",
             )
-        # Of several that are used up, the one that is so for longest.
-        for budget in sorted(due, key=lambda budget: budget.period == "day"):
-            used = before[budget] + log.used_by(budget.payer)
-            if used + entry.micro > round(budget.usd * MICRO):
-                until = budget.ends(entry.at)
-                return Refusal(
-                    "over_budget",
-                    f"It can cost up to {can_cost} by estimate, and {usd(used / MICRO)} of {budget} are used or "
-                    f"reserved; {budget.setting} allows {usd(budget.usd)}. The budget begins anew at "
-                    f"{until:%Y-%m-%d %H:%M} UTC.",
-                    until,
-                )
-        return None
+        # The one that is used up for longest comes first.
+        used = {budget: before[budget] + log.used_by(budget.payer) for budget in due}
+        full = [budget for budget in due if used[budget] + entry.micro > round(budget.usd * MICRO)]
+        full.sort(key=lambda budget: budget.period == "day")
+        if not full:
+            return None
+        until = full[0].ends(entry.at)
+        uses = " ".join(
+            f"{usd(used[budget] / MICRO)} of {budget} are used or reserved; {budget.setting} allows {usd(budget.usd)}."
+            for budget in full
+        )
+        return Refusal(
+            "over_budget",
+            f"It can cost up to {can_cost} by estimate. {uses} The budget begins anew at {until:%Y-%m-%d %H:%M} UTC.",
+            until,
+        )
 
     def _used(self, log: SpendingLog, entry: QuotaEntry, due: list[Budget], before: dict[Budget, int]) -> str:
         most_jobs = self._settings.seedance_max_jobs_per_user_day

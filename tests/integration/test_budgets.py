@@ -237,6 +237,15 @@ async def test_used_share_is_said_for_history(bucket: MemoryBucket) -> None:
     )
 
 
+async def test_all_budgets_that_are_used_up_are_named(bucket: MemoryBucket) -> None:
+    worker = Worker(bucket, max_usd_per_day=PRICE, label_budgets={"project=alpha": {"usd_per_month": PRICE}})
+    await worker.reserve(a_request(labels=ALPHA))
+    message = (await worker.refuses(a_request(labels=ALPHA))).message
+    for setting in ("SEEDANCE_MAX_USD_PER_DAY", "SEEDANCE_LABEL_BUDGETS (project=alpha, usd_per_month)"):
+        assert f"{setting} allows {PRICE:.4f} USD" in message
+    assert "begins anew at 2026-12-01 00:00 UTC. Submit it again then" in message
+
+
 async def test_one_job_is_warned_at_four_fifths(bucket: MemoryBucket, caplog: pytest.LogCaptureFixture) -> None:
     worker = Worker(bucket, max_usd_per_day=10 * PRICE)
     requests = [a_request() for _ in range(10)]

@@ -17,6 +17,7 @@ from seedance_temporal.contract import Queues
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.gate import hold_of, is_held, set_rate
 from seedance_temporal.gate_contract import GateReport, gate_id
+from tests.support.command_line import run_command
 from tests.support.jobs import a_client, in_activity, some_settings
 from tests.support.polling import until
 
@@ -137,6 +138,19 @@ async def test_pause_holds_before_a_worker_has_read_it(temporal: Client) -> None
     assert await jobs.held("byteplus") == ()
 
 
+async def test_pause_is_shown_where_no_job_is_open(temporal: Client) -> None:
+    queues = Queues("volcengine")
+    await VideoJobs(temporal, settings=some_settings()).pause("volcengine", why="weekend")
+    try:
+        for command in (("list", "--user", "nobody"), ("watch", "--once", "--user", "nobody")):
+            said = await run_command(temporal, *command)
+            assert f"Creates of {queues.create} are paused since" in said.out
+            assert "weekend" in said.out
+    finally:
+        for queue in queues.creates:
+            await end_gate(temporal, queue)
+
+
 async def test_pause_of_unknown_route_is_refused(temporal: Client) -> None:
     with pytest.raises(InvalidRequest, match="there is no route 'byteplu'"):
         await VideoJobs(temporal, settings=some_settings()).pause("byteplu")
@@ -153,7 +167,6 @@ async def test_pause_with_unusable_reason_is_refused(temporal: Client, why: str)
 async def test_rate_is_set_for_any_reason(temporal: Client, why: str) -> None:
     """A gate whose rate cannot be set would hold its queue for good: it hears no unpause meanwhile."""
     await set_rate(temporal, QUEUES.create, 0, why)
-    hold = await hold_of(temporal, QUEUES.create)
-    assert hold is not None
+    hold = await until(lambda: hold_of(temporal, QUEUES.create), "the queue is held")
     assert 900 < len(hold.why.encode()) <= 1000
     await set_rate(temporal, QUEUES.create, None)
