@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import random
 import shlex
 import signal
 import socket
@@ -59,12 +60,14 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Find five free ports."""
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(5)]
-            for free in sockets:
-                free.bind((HOST, 0))
-            return cls(*(free.getsockname()[1] for free in sockets))
+        """Find five free ports, below those of outgoing connections, which could take one before it is used."""
+        found: set[int] = set()
+        while len(found) < 5:
+            port = random.randrange(10_000, 32_000)
+            with socket.socket() as free, contextlib.suppress(OSError):
+                free.bind((HOST, port))
+                found.add(port)
+        return cls(*found)
 
 
 FIXED_PORTS = Ports(temporal=7233, ui=8233, bucket=4443, ark=8089, relay=8088)

@@ -22,7 +22,7 @@ from temporalio.bridge.proto.workflow_activation import (
     WorkflowActivationJob,
 )
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
-from temporalio.common import Priority, TypedSearchAttributes
+from temporalio.common import MetricMeter, Priority, TypedSearchAttributes
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker._workflow_instance import (
     UnsandboxedWorkflowRunner,
@@ -178,7 +178,7 @@ def _instance(run: Hosted) -> WorkflowInstance:
         defn=_DEFINITIONS[run.kind],
         info=info,
         randomness_seed=_SEED,
-        extern_functions={},
+        extern_functions={"__temporal_get_metric_meter": lambda: MetricMeter.noop},
         disable_eager_activity_execution=True,
         worker_level_failure_exception_types=(),
         patch_activation_callback=None,
