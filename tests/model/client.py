@@ -12,6 +12,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo, PendingWorkflowTaskI
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -20,6 +21,8 @@ from tests.model.server import Run, Server
 
 class ModelClient:
     """Stands for :class:`temporalio.client.Client`."""
+
+    data_converter = pydantic_data_converter
 
     def __init__(self, server: Server) -> None:
         self._server = server
