@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import calendar
 from collections import Counter
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,7 +24,7 @@ from seedance_temporal.ledger.store import Ledger, LedgerDamaged
 from seedance_temporal.limits import BudgetUse
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.storage.bucket import Bucket, StoredObject
+from seedance_temporal.storage.bucket import Bucket
 from tests.support.jobs import (
     a_claim,
     a_record,
@@ -40,27 +39,7 @@ from tests.support.jobs import (
     refused,
     some_settings,
 )
-from tests.support.memory_bucket import LosingAnswers, MemoryBucket
-
-
-@dataclass
-class CountingBucket(MemoryBucket):
-    """Counts requests by kind."""
-
-    requests: Counter[str] = field(default_factory=Counter)
-
-    async def list(self, prefix: str) -> list[StoredObject]:
-        self.requests["list"] += 1
-        return await super().list(prefix)
-
-    async def read(self, name: str) -> bytes | None:
-        self.requests["read"] += 1
-        return await super().read(name)
-
-    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
-        self.requests["create"] += 1
-        return await super().create(name, content, kind=kind, seconds=seconds)
-
+from tests.support.memory_bucket import CountingBucket, LosingAnswers, MemoryBucket
 
 # The most that a_request costs, by the provider's list.
 PRICE = Rules().estimate(a_request()).usd or 0

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
 from dev.ark.control import ArkControl
 from seedance_temporal.ledger.store import LedgerDamaged
-from seedance_temporal.storage.bucket import StoredObject
 from tests.support.jobs import absent, an_end, created, not_sent, refused
-from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import CountingBucket
 from tests.support.world import World
-
-
-@dataclass
-class CountingBucket(MemoryBucket):
-    """Counts requests by kind."""
-
-    requests: Counter[str] = field(default_factory=Counter)
-
-    async def list(self, prefix: str) -> list[StoredObject]:
-        self.requests["list"] += 1
-        return await super().list(prefix)
-
-    async def read(self, name: str) -> bytes | None:
-        self.requests["read"] += 1
-        return await super().read(name)
 
 
 @pytest.mark.parametrize("attempts", [3, 400, 2_000])

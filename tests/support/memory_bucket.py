@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -122,3 +123,22 @@ class LosingAnswers(MemoryBucket):
     async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
         await super().create(name, content, kind=kind, seconds=seconds)
         return False
+
+
+@dataclass
+class CountingBucket(MemoryBucket):
+    """Counts requests by kind."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+
+    async def list(self, prefix: str) -> list[StoredObject]:
+        self.requests["list"] += 1
+        return await super().list(prefix)
+
+    async def read(self, name: str) -> bytes | None:
+        self.requests["read"] += 1
+        return await super().read(name)
+
+    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
+        self.requests["create"] += 1
+        return await super().create(name, content, kind=kind, seconds=seconds)

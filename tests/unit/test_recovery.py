@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
@@ -16,7 +15,6 @@ from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.recovery import ALL_PARTS, LedgerJobs, read_jobs
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.storage.bucket import StoredObject
 from tests.support.jobs import (
     a_claim,
     a_record,
@@ -30,7 +28,7 @@ from tests.support.jobs import (
     not_sent,
     refused,
 )
-from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import CountingBucket, MemoryBucket
 
 FACTS = {
     "created": created("cgt-1"),
@@ -43,21 +41,6 @@ FACTS = {
     "given up": None,
     "granted": None,
 }
-
-
-@dataclass
-class CountingBucket(MemoryBucket):
-    """Counts requests by kind."""
-
-    requests: Counter[str] = field(default_factory=Counter)
-
-    async def list(self, prefix: str) -> list[StoredObject]:
-        self.requests["list"] += 1
-        return await super().list(prefix)
-
-    async def read(self, name: str) -> bytes | None:
-        self.requests["read"] += 1
-        return await super().read(name)
 
 
 async def write(bucket: MemoryBucket, request: VideoRequest, *attempts: list[str], stored: bool = False) -> None:
