@@ -121,7 +121,8 @@ async def show(
             f"job continues when a worker of {plain(state.route)} is back."
         )
     failing = await found.failing()
-    place = await found.place() if state.phase in {"waiting", "creating"} else None
+    # Without a worker, each question would wait for one.
+    place = await found.place() if state.detail is not None and state.phase in {"waiting", "creating"} else None
     hold = await found.held()
     if not as_json:
         print_timeline(state)
