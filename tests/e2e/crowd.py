@@ -107,6 +107,8 @@ async def crowded(
 ) -> Crowd:
     """Run a crowd, and assert that each job is stored, was paid for once, and has left no place behind.
 
+    Assert as well that the limit was reached, and not exceeded.
+
     Args:
         stack: Without a worker.
         many, few, at_4k: Jobs of the first user, of the other one, and of the first one at 4k.
@@ -127,9 +129,14 @@ async def crowded(
     other = [a_request(user_id="few") for _ in range(few)]
     ended: set[str] = set()
     trouble = _Trouble(stack, first, ended, "crowd", settings)
+    # On a busy machine a task could end before the next is created, and the limit would not be reached.
+    held = await stack.ark.fault("task", "stay_running", times=None)
     async with asyncio.timeout(seconds):
         for request in first:
             await stack.jobs.submit(request)
+        await until(partial(_is_reached, stack, places), "the limit is reached", seconds=seconds)
+        await stack.ark.clear_faults(held)
+        await stack.ark.release()
         results = [asyncio.create_task(_stored(stack, request, ended)) for request in first]
         troubling = asyncio.create_task(trouble.go_on(trouble_every))
         await until(lambda: ended, "the first of the many is stored", seconds=seconds)
@@ -173,6 +180,10 @@ async def crowded(
         resets=trouble.resets,
         most_alive=most,
     )
+
+
+async def _is_reached(stack: Stack, places: int) -> bool:
+    return (await stack.ark.requests()).most_alive.get("byteplus") == places
 
 
 def _prompt_of(entry: CreateEntry) -> object:

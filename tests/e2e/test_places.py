@@ -21,7 +21,6 @@ async def test_crowd_keeps_limit_and_shares() -> None:
     async with running_stack(speed=60, workers=False) as stack:
         await stack.start_relay()
         crowd = await crowded(stack, many=14, few=1, at_4k=1, places=2, trouble_every=5, seconds=400, kind_to_few=True)
-    assert crowd.most_alive["byteplus"] == 2, "the limit was never reached"
     # Those that took a place before the job asked for its own, and while it was created.
     assert crowd.created_before <= 4
 

@@ -15,7 +15,6 @@ async def test_thousand_jobs_keep_limit_and_shares(report: AddRow) -> None:
     async with running_stack(speed=60, workers=False) as stack:
         await stack.start_relay()
         crowd = await crowded(stack, many=1_000, few=10, at_4k=20, places=10, trouble_every=30, seconds=5000)
-    assert crowd.most_alive["byteplus"] == 10, "the limit was never reached"
     assert crowd.meanwhile < crowd.left / 10
     report(
         "Places",
