@@ -15,6 +15,7 @@ import httpx
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from activities.batched_signals import BatchedSignals
@@ -26,7 +27,7 @@ from seedance_temporal.identity import job_id_from, user_hash
 from seedance_temporal.job import Shape
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger, LedgerDamaged
-from seedance_temporal.places import Asked, Lease, PlaceRequest, PlacesInput, place_of, places_in
+from seedance_temporal.places import Asked, Lease, PlaceRequest, PlacesInput, place_of, places_in, queue_of
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.provider.create_answer import CreateAnswer
 from seedance_temporal.provider.task import TERMINAL, parse_task
@@ -42,16 +43,25 @@ _MOST_LEASES = 4_000
 
 # A place is in doubt while the ledgers of some jobs are read.
 _DOUBT_PAUSE_SECONDS = 0.5
+# Free places are granted within a second. A workflow that grants places and has just begun reads the ledgers first,
+# for ten seconds and more: that is one failed try.
+_GRANT_LOOKS = 4
+_GRANT_LOOK_SECONDS = 0.5
 NO_PLACE = CreateAnswer(
     "not_sent", code="no_place", message="the job has no place; as many tasks as the settings allow are at the provider"
 )
 
 
 class AskInput(Shape):
-    """The request of a job, and the create queue that it needs a place of."""
+    """The request of a job, and the create queue that it needs a place of.
+
+    Attributes:
+        again: Whether the job has asked before, and still waits.
+    """
 
     queue: str
     request: PlaceRequest
+    again: bool = False
 
 
 class TasksInput(Shape):
@@ -89,7 +99,13 @@ class PlaceActivities:
 
     @activity.defn
     async def ask_for_place(self, input: AskInput) -> None:
-        """Ask for a place of a create queue."""
+        """Ask for a place of a create queue.
+
+        Raises:
+            ApplicationError: ``PlacesStuck``: the job has asked before, and free places are not granted, or the
+                workflow that grants them does not answer.
+            RPCError: Temporal does not answer.
+        """
         queue = input.queue
 
         async def deliver(client: Client, requests: list[PlaceRequest]) -> None:
@@ -106,6 +122,8 @@ class PlaceActivities:
             )
 
         await self._requests.setdefault(queue, BatchedSignals(deliver)).send(input.request)
+        if input.again:
+            await _expect_grants(queue, input.request.job_id)
 
     @activity.defn
     async def open_tasks(self, input: TasksInput) -> TasksResult:
@@ -147,7 +165,14 @@ class PlaceActivities:
     async def check_places(self, input: CheckInput) -> CheckResult:
         """Find the places that no task needs, and no job that could create one."""
         is_needed = self._is_used if input.are_unused else self._is_needed
-        unneeded = [lease.job_id for lease in input.leases if not await is_needed(lease)]
+        side_by_side = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+        async def checked(lease: Lease) -> bool:
+            async with side_by_side:
+                return await is_needed(lease)
+
+        needed = await asyncio.gather(*map(checked, input.leases))
+        unneeded = [lease.job_id for lease, each in zip(input.leases, needed, strict=True) if not each]
         return CheckResult(unneeded=tuple(unneeded))
 
     async def _is_used(self, lease: Lease) -> bool:
@@ -205,6 +230,22 @@ async def tell_limits(client: Client, settings: Settings) -> None:
                 raise
 
 
+async def _expect_grants(queue: str, job_id: str) -> None:
+    """Return once a job has a place, or all places are taken: otherwise it could wait for ever, and nobody see it."""
+    granting = contract.places_id(queue)
+    for _ in range(_GRANT_LOOKS):
+        try:
+            place = await place_of(activity.client(), queue, job_id)
+        except RPCError as error:
+            raise ApplicationError(
+                f"workflow {granting} does not answer: {error.message}", type="PlacesStuck"
+            ) from None
+        if place is None or place.held or (place.limit is not None and place.taken >= place.limit):
+            return
+        await asyncio.sleep(_GRANT_LOOK_SECONDS)
+    raise ApplicationError(f"workflow {granting} grants none of its free places", type="PlacesStuck")
+
+
 def needs_place(request: VideoRequest, settings: Settings) -> bool:
     """Return whether a create needs a place."""
     return places_in(Queues(request.route).create_for(request.resolution), settings) is not None
@@ -217,7 +258,7 @@ async def has_place(request: VideoRequest, job_id: str) -> bool:
         RPCError: Temporal does not answer.
     """
     while True:
-        place = await place_of(activity.client(), request, job_id)
+        place = await place_of(activity.client(), queue_of(request), job_id)
         if place is None or not place.in_doubt:
             return place is not None and place.held
         await asyncio.sleep(_DOUBT_PAUSE_SECONDS)

@@ -42,7 +42,7 @@ from seedance_temporal.gate import hold_of
 from seedance_temporal.gate_contract import Hold
 from seedance_temporal.job import JobState, VideoResult, phase_of
 from seedance_temporal.late_tasks import ask_later
-from seedance_temporal.places import Place, place_of
+from seedance_temporal.places import Place, place_of, queue_of
 from seedance_temporal.provider.task import is_task_id
 from seedance_temporal.visibility import described, error_of
 
@@ -191,7 +191,9 @@ class VideoJob:
             return None
         with asking_temporal(self.id):
             try:
-                return await place_of(self._jobs.client, state.detail.request, self.id, within=self._jobs.query_timeout)
+                return await place_of(
+                    self._jobs.client, queue_of(state.detail.request), self.id, within=self._jobs.query_timeout
+                )
             except RPCError as error:
                 if error.status not in _NOBODY_ANSWERED:
                     raise

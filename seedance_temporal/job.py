@@ -39,6 +39,7 @@ Attention = Literal[
     "object_conflict",
     "ledger_damaged",
     "references",
+    "places",
 ]
 """The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
 

@@ -111,18 +111,22 @@ def places_in(queue: str, settings: Settings) -> int | None:
     return settings.seedance_tasks_at_once_4k if is_4k else settings.seedance_tasks_at_once
 
 
-async def place_of(
-    client: Client, request: VideoRequest, job_id: str, *, within: timedelta | None = None
-) -> Place | None:
+def queue_of(request: VideoRequest) -> str:
+    """Return the create queue that a request needs a place of."""
+    return Queues(request.route).create_for(request.resolution)
+
+
+async def place_of(client: Client, queue: str, job_id: str, *, within: timedelta | None = None) -> Place | None:
     """Return the place of a job; None where no places are kept for its class.
 
     Args:
+        queue: The create queue of the job.
         within: How long a worker is given to answer; as long as Temporal allows by default.
 
     Raises:
         RPCError: Temporal does not answer, or no worker.
     """
-    handle = client.get_workflow_handle(contract.places_id(Queues(request.route).create_for(request.resolution)))
+    handle = client.get_workflow_handle(contract.places_id(queue))
     for _ in range(_QUERIES):
         try:
             place: Place = await handle.query(contract.QUERY_PLACE, job_id, result_type=Place, rpc_timeout=within)

@@ -119,6 +119,8 @@ def failing_part(reason: BaseException) -> Attention:
             return "provider"
         case ApplicationError(type="LedgerDamaged"):
             return "ledger_damaged"
+        case ApplicationError(type="PlacesStuck"):
+            return "places"
         case _:
             return "storage"
 
@@ -140,7 +142,13 @@ def advice_on_step(step: str, since: datetime, reason: BaseException) -> str:
     """Advise on a step, by its summary, that has failed since its first try."""
     if failing_part(reason) == "ledger_damaged":
         return advice_on_damage(str(reason))
-    part = "the provider's answers" if failing_part(reason) == "provider" else "the bucket, its permissions or network"
+    match failing_part(reason):
+        case "provider":
+            part = "the provider's answers"
+        case "places":
+            part = "that workflow in Temporal's UI, and what its activities fail by; terminate it if it is stuck"
+        case _:
+            part = "the bucket, its permissions or network"
     return (
         f"Since {since:%Y-%m-%d %H:%M} UTC this step has failed whenever it was tried: {step}. The last failure: "
         f"{reason_of(reason)}. Check {part}: the step is repeated, and the job then continues by "

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal import contract
     from seedance_temporal.contract import Carried, Queues
     from seedance_temporal.identity import user_hash
-    from seedance_temporal.places import PlaceRequest
+    from seedance_temporal.places import PlaceRequest, queue_of
     from seedance_temporal.request import VideoRequest
     from workflows import policies
     from workflows.inbox import Inbox
@@ -31,7 +31,7 @@ class HeldPlace:
 
     def __init__(self, request: VideoRequest, carried: Carried, steps: Steps, inbox: Inbox, progress: Progress) -> None:
         self._request = request
-        self._queue = Queues(request.route).create_for(request.resolution)
+        self._queue = queue_of(request)
         is_4k = self._queue == Queues(request.route).create_4k
         self._setting = "SEEDANCE_TASKS_AT_ONCE_4K" if is_4k else "SEEDANCE_TASKS_AT_ONCE"
         self._steps = steps
@@ -72,8 +72,9 @@ class HeldPlace:
         self._to_free = True
         pause = policies.PLACE_ASK_AGAIN
         self._progress.enter("waiting")
+        again = False
         while not self.is_held:
-            await self._steps.ask_for_place(self._queue, self._as_request())
+            await self._steps.ask_for_place(self._queue, self._as_request(), again=again)
             await self._progress.wait_for(
                 f"The job waits for a place: as many tasks as {self._setting} allows are at the provider.",
                 lambda: self.is_held or self._inbox.interrupts,
@@ -83,6 +84,7 @@ class HeldPlace:
             if self._inbox.interrupts:
                 return False
             pause = min(pause * 2, policies.LONGEST_PLACE_PAUSE)
+            again = True
             if not self.is_held:
                 await renew()
         return True

@@ -161,8 +161,8 @@ class Steps:
             check.cancel()
         return await check
 
-    async def ask_for_place(self, queue: str, request: PlaceRequest) -> None:
-        input = AskInput(queue=queue, request=request)
+    async def ask_for_place(self, queue: str, request: PlaceRequest, *, again: bool) -> None:
+        input = AskInput(queue=queue, request=request, again=again)
         await self._insist(PlaceActivities.ask_for_place, input, "ask for a place at the provider", self._on_ledger)
 
     def start_create(

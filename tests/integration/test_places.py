@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.places import AskInput, CheckInput, PlaceActivities, TasksInput
@@ -22,6 +23,7 @@ from tests.support.jobs import a_request, an_end, created, in_activity, not_sent
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.polling import until
 from tests.support.world import World
+from workflows.messages import failing_part
 from workflows.places import Places
 
 QUEUES = Queues("byteplus")
@@ -196,22 +198,22 @@ async def test_open_tasks_of_class_are_found(temporal: Client) -> None:
 # The create
 
 
-async def grant(client: Client, *requests: VideoRequest, limit: int = 1) -> None:
+async def grant(client: Client, *requests: VideoRequest, known: bool = True) -> None:
     leases = tuple(Lease(job_id=job_id_of(each), user="user", since=datetime.now(UTC)) for each in requests)
     await client.start_workflow(
         PLACES,
-        PlacesInput(route="byteplus", queue=QUEUES.create, limit=limit, leases=leases, known=True),
+        PlacesInput(route="byteplus", queue=QUEUES.create, limit=1, leases=leases, known=known),
         id=places_id(QUEUES.create),
         task_queue="places",
     )
 
 
 @asynccontextmanager
-async def granting(client: Client, *requests: VideoRequest) -> AsyncIterator[None]:
+async def granting(client: Client, *requests: VideoRequest, known: bool = True) -> AsyncIterator[None]:
     """Grant places to these jobs alone."""
     runner = UnsandboxedWorkflowRunner()
     async with Worker(client, task_queue="places", workflows=[Places], workflow_runner=runner):
-        await grant(client, *requests)
+        await grant(client, *requests, known=known)
         yield
         await client.get_workflow_handle(places_id(QUEUES.create)).terminate()
 
@@ -275,8 +277,33 @@ async def test_requests_of_a_moment_are_sent_together(temporal: Client) -> None:
     await temporal.get_workflow_handle(places_id(QUEUES.create)).terminate()
 
 
+async def ask_again(client: Client, world: World) -> None:
+    request = PlaceRequest(job_id=world.job_id, user="user", since=datetime.now(UTC))
+    asked = AskInput(queue=QUEUES.create, request=request, again=True)
+    await in_activity(activities(world).ask_for_place, asked, client=client)
+
+
+async def test_free_places_that_stay_free_are_told(temporal: Client) -> None:
+    """The workflow runs, and what it asks the ledger does not: without a voice, all its jobs would wait for ever."""
+    world = World(settings=World().settings.model_copy(update={"seedance_tasks_at_once": 1}))
+    async with granting(temporal, known=False):
+        with pytest.raises(ApplicationError, match="grants none of its free places") as raised:
+            await ask_again(temporal, world)
+    assert raised.value.type == "PlacesStuck"
+    assert failing_part(raised.value) == "places"
+
+
+async def test_job_waits_quietly_for_taken_places(temporal: Client) -> None:
+    world = World(settings=World().settings.model_copy(update={"seedance_tasks_at_once": 1}))
+    async with granting(temporal, a_request(take=77)):
+        await ask_again(temporal, world)
+        place = await place_of(temporal, QUEUES.create, world.job_id)
+    assert place is not None
+    assert (place.held, place.taken, place.waiting) == (False, 1, 1)
+
+
 async def test_place_of_unkept_class_is_none(temporal: Client) -> None:
-    assert await place_of(temporal, a_request(resolution="4k"), World().job_id) is None
+    assert await place_of(temporal, QUEUES.create_4k, World().job_id) is None
 
 
 @pytest.mark.parametrize("are_unused", [False, True])

@@ -34,8 +34,8 @@ run_started signal_ignored status stored task_created task_found task_not_checke
 SOURCES = "callback caller copy create ledger list operator poll references temporal workflow"
 PHASES = "cancelled checking creating expired failed lost queued recovering refused running stored storing waiting"
 ATTENTIONS = """
-account credentials ledger_damaged object_conflict provider references second_task storage task_gone unknown_create
-video_at_risk
+account credentials ledger_damaged object_conflict places provider references second_task storage task_gone
+unknown_create video_at_risk
 """
 
 

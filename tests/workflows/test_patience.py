@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateResult
 from activities.limits import QuotaResult
+from activities.places import TasksResult
 from activities.poll import Observation
 from activities.recover import IdentifyInput, IdentifyResult
 from seedance_temporal.job import Attention
@@ -122,6 +123,25 @@ def impatient(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.setattr(policies, "PATIENCE", HOUR)
     monkeypatch.setattr(policies, "ONE_TRY", timedelta(seconds=1))
     return unsandboxed
+
+
+async def test_free_places_not_granted_call_operator(idle: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workflow that grants places cannot read the ledgers: it repeats that for ever, and its jobs wait."""
+    monkeypatch.setattr(policies, "PATIENCE", timedelta(seconds=6))
+    monkeypatch.setattr(policies, "ONE_TRY", timedelta(seconds=4))
+    monkeypatch.setattr(policies, "PLACE_ASK_AGAIN", timedelta(seconds=1))
+    monkeypatch.setattr(policies, "PLACES_REST", timedelta(seconds=1))
+    idle.sandboxed, idle.tasks_at_once = False, 1
+    await idle.start_workers()
+    idle.fake.create(created(seconds=0), capped=True)
+    idle.fake.finish()
+    idle.fake.always("open_tasks", ApplicationError("403 for the bucket"))
+    job = await idle.start()
+    shown = await job.until_state(attention="places")
+    assert "grants none of its free places" in (detail_of(shown).advice or "")
+    idle.fake.always("open_tasks", TasksResult(leases=()))
+    assert await job.result() == RESULT
+    assert "attention_settled places" in noted(await job.state())
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step.name}, {step.attention}")
