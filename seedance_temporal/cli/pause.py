@@ -42,11 +42,15 @@ async def pause(
 async def unpause(route: _RouteOption, as_json: JsonOption = False) -> int:
     """End a pause: a worker of the route sends the waiting creates. What the provider has closed stays held."""
     jobs = await VideoJobs.connect()
+    was_paused = any(hold.kind == "paused" for hold in await jobs.held(route))
+    # Also without a pause: a gate that was terminated has left its rate, and the next one sets it back.
     await jobs.unpause(route)
     if as_json:
-        print_json({"route": route, "paused": False})
-    else:
+        print_json({"route": route, "paused": False, "was_paused": was_paused})
+    elif was_paused:
         out.print("Unpaused. A worker of the route sends the waiting creates.")
+    else:
+        out.print(f"No pause of {route} was found. A rate that an ended gate left is set back.")
     return DONE
 
 

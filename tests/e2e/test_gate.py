@@ -58,6 +58,7 @@ async def test_paused_route_creates_nothing(stack: Stack) -> None:
     """A task that runs is finished; jobs that wait are created once the pause is over, also by another worker."""
     running = await stack.jobs.submit(a_request(duration=10))
     await until_created(stack, running.id)
+    assert not (await starter(stack, "unpause", "--route", ROUTE))[1]["was_paused"]
     code, answer, _ = await starter(stack, "pause", "--route", ROUTE, "--why", "the bill is checked")
     assert (code, answer) == (0, {"route": ROUTE, "paused": True})
     jobs = await submitted(stack, 5)
@@ -73,7 +74,8 @@ async def test_paused_route_creates_nothing(stack: Stack) -> None:
     assert await posts_of(stack, jobs) == []
     code, shown, _ = await starter(stack, "show", after.id)
     assert shown["held"]["why"] == "the bill is checked"
-    assert (await starter(stack, "unpause", "--route", ROUTE))[0] == 0
+    code, answer, _ = await starter(stack, "unpause", "--route", ROUTE)
+    assert (code, answer) == (0, {"route": ROUTE, "paused": False, "was_paused": True})
     for _, job in jobs:
         await job.result()
     await after.result()
