@@ -72,21 +72,24 @@ class _Trouble:
     async def go_on(self, every: float) -> None:
         while True:
             await asyncio.sleep(every)
-            await self._reset_some()
+            await self.reset_some()
             await asyncio.sleep(every)
             if self.is_kind:
                 continue
-            await self._stack.children[self._worker].kill()
-            self.kills += 1
             more = len(self._ended) + 1
-            await self._stack.start_worker(self._worker, **self._settings)
+            await self.kill()
             # On a busy machine a worker can need longer to start than the pause.
             await until(partial(self._have_ended, more), "another job ends", seconds=200)
+
+    async def kill(self) -> None:
+        await self._stack.children[self._worker].kill()
+        self.kills += 1
+        await self._stack.start_worker(self._worker, **self._settings)
 
     def _have_ended(self, jobs: int) -> bool:
         return len(self._ended) >= jobs
 
-    async def _reset_some(self) -> None:
+    async def reset_some(self) -> None:
         for job_id in self._random.sample(self._job_ids, min(4, len(self._job_ids))):
             run = await self._stack.client.get_workflow_handle(job_id).describe()
             if run.status is WorkflowExecutionStatus.RUNNING and run.history_length > 5:
@@ -135,6 +138,8 @@ async def crowded(
         for request in first:
             await stack.jobs.submit(request)
         await until(partial(_is_reached, stack, places), "the limit is reached", seconds=seconds)
+        await trouble.reset_some()
+        await trouble.kill()
         await stack.ark.clear_faults(held)
         await stack.ark.release()
         results = [asyncio.create_task(_stored(stack, request, ended)) for request in first]

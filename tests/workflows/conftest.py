@@ -17,7 +17,7 @@ from tests.workflows.harness import Harness
 SUGGESTED_FROM = 40
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def temporal() -> AsyncIterator[Client]:
     async with dev_server() as client:
         yield client
