@@ -91,6 +91,8 @@ class Settings(SpendingLimits, EncryptionSettings):
     """The address and port, such as ``127.0.0.1:9464``, at which this process exposes metrics to Prometheus, as
     ``/metrics``; unset: there are none. A worker and a relay on one host need one each.
     """
+    seedance_metrics_look_seconds: Annotated[float, Field(ge=1, le=300)] = 60
+    """Wait between two looks of a worker at Temporal and the bucket, for the metrics that need one."""
     seedance_health_address: Address | None = None
     """The address and port, such as ``127.0.0.1:8087``, at which the worker answers ``/healthz`` and ``/readyz``;
     unset: it does not. The relay answers both beside its callbacks.

@@ -1,4 +1,4 @@
-"""Set the gauges that need a look at Temporal and at the bucket, once a minute.
+"""Set the gauges that need a look at Temporal and at the bucket, by default once a minute.
 
 A look reads visibility, memos, gates, places and budgets, within bounds that docs/reference/metrics.md states. It
 changes nothing, and never disturbs the worker: each part has a time limit, and its errors are logged and counted.
@@ -33,7 +33,6 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from seedance_temporal.visibility import described, queries
 
-LOOK_EVERY_SECONDS = 60.0
 PART_SECONDS = 20.0
 _QUERY_WITHIN = timedelta(seconds=5)
 # Five pages of a listing; more jobs than these are not counted.
@@ -93,10 +92,10 @@ class Collector:
         self._known: dict[_Since, datetime] = {}
 
     async def run(self) -> None:
-        """Look once a minute, until this is cancelled."""
+        """Look again and again, until this is cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            await asyncio.sleep(self._settings.seedance_metrics_look_seconds)
 
     async def look(self) -> None:
         """Read all parts, and set their gauges; one that cannot be read keeps its values."""

@@ -51,6 +51,7 @@ async def test_real_causes_fire_alerts(tmp_path: Path) -> None:
         "SEEDANCE_METRICS_ADDRESS": f"{HOST}:{worker}",
         "SEEDANCE_RECOVERY_SECONDS": "15",
         "SEEDANCE_CALLBACK_URL": "",
+        "SEEDANCE_METRICS_LOOK_SECONDS": "2",
     }
     request = a_request()
     estimated = Settings.model_validate({}).rules.estimate(request).most

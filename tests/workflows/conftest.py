@@ -62,7 +62,7 @@ async def skipping(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Harness]:
         yield harness
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def renewing_server() -> AsyncIterator[Client]:
     """A server that suggests to continue as new after a few events."""
     async with dev_server(
