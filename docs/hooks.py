@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 
 import typer.main
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -79,7 +84,7 @@ def model_rules() -> str:
 def settings() -> str:
     """Return every setting."""
     rows = (
-        (f"`{name.upper()}`", _meaning(field), _setting_default(field))
+        (f"`{name.upper()}`", _meaning(Settings, name), _setting_default(field))
         for name, field in sorted(
             Settings.model_fields.items(),
             key=lambda item: [item[0] in part.model_fields for part in (EncryptionSettings, SpendingLimits)],
@@ -133,14 +138,31 @@ def _default(parameter: TyperArgument | TyperOption) -> str:
 
 def _fields(shape: type[VideoRequest | Reference | Rights]) -> str:
     rows = (
-        (f"`{name}`", _type(field), _field_default(name, field), _meaning(field))
+        (f"`{name}`", _type(field), _field_default(name, field), _meaning(shape, name))
         for name, field in shape.model_fields.items()
     )
     return _table(("field", "type", "default", "meaning"), rows)
 
 
-def _meaning(field: FieldInfo) -> str:
-    return (field.description or "").replace("``", "`").replace("\n", " ")
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstrings of a model's fields, also of those that it inherits.
+
+    Pydantic could keep them as descriptions, and would parse its modules for that whenever a process starts.
+    """
+    ours = [each for each in reversed(model.__mro__) if each.__module__.startswith("seedance_temporal")]
+    bodies = [ast.parse(dedent(inspect.getsource(each))).body[0] for each in ours]
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for body in bodies
+        if isinstance(body, ast.ClassDef)
+        for field, text in pairwise(body.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
+
+
+def _meaning(model: type[BaseModel], name: str) -> str:
+    return meanings(model).get(name, "").replace("``", "`").replace("\n", " ")
 
 
 def _setting_default(field: FieldInfo) -> str:

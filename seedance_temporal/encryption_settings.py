@@ -24,9 +24,7 @@ _HOW = f"write NAME:TOKEN with commas between them, where TOKEN has {_LEAST_LETT
 class EncryptionSettings(BaseSettings):
     """The part of ``Settings`` that keeps requests out of Temporal's database."""
 
-    model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     seedance_encryption_keys: SecretStr | None = None
     """Keys that encrypt all payloads before Temporal has them, as ``ID:KEY`` with commas between them, where KEY is the

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from seedance_temporal.provider.rules import Rules
 
 
-class _Given(BaseModel, frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True):
+class _Given(BaseModel, frozen=True, extra="forbid", strict=True):
     """The fields that a caller gave. Null counts as absent, as it does for the provider."""
 
     @model_validator(mode="before")

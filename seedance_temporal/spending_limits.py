@@ -16,9 +16,7 @@ Positive = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False)]
 class SpendingLimits(BaseSettings):
     """The part of ``Settings`` that limits what may be spent."""
 
-    model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     seedance_max_usd_per_request: Positive | None = None
     """A request whose estimate is higher is refused; unset: no limit."""
