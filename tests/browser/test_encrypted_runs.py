@@ -7,6 +7,8 @@ import socket
 import sys
 from pathlib import Path
 
+import pytest
+
 from dev.stack import HOST, Stack, running_stack
 from tests.browser.test_temporal_ui import a_request
 from tests.browser.ui import TemporalUi, temporal_ui
@@ -16,6 +18,7 @@ PROMPT = "A lighthouse of basalt at dusk"
 TOKEN = "a-token-of-ann-0123456789-0123456789"
 
 
+@pytest.mark.faults
 async def test_ui_shows_prompt_to_those_allowed(chromium: str, pictures: Path) -> None:
     with socket.create_server((HOST, 0)) as free:
         port = free.getsockname()[1]

@@ -15,7 +15,9 @@ from tests.e2e.requests import a_request, creates_of, until
 from tests.support import polling
 
 
-@pytest.mark.parametrize("how", ["goes on", pytest.param("is terminated", marks=pytest.mark.faults), "is forgotten"])
+@pytest.mark.parametrize(
+    "how", ["goes on", *(pytest.param(how, marks=pytest.mark.faults) for how in ("is terminated", "is forgotten"))]
+)
 async def test_adopted_file_is_the_video(stack: Stack, tmp_path: Path, how: str) -> None:
     fault = await stack.ark.fault("download", "refuse", times=None)
     try:

@@ -41,6 +41,7 @@ def configure(folder: Path, worker: int, relay: int) -> Path:
     return folder / "prometheus.yml"
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus on this machine: no alert fired by a real scrape")
 @pytest.mark.timeout(500)
 async def test_real_causes_fire_alerts(tmp_path: Path) -> None:

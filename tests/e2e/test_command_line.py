@@ -139,7 +139,8 @@ async def test_demo_asks_before_real_costs(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults), signal.SIGKILL]
+    "number",
+    [*(pytest.param(number, marks=pytest.mark.faults) for number in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL],
 )
 async def test_interrupted_demo_leaves_no_process(number: signal.Signals) -> None:
     demo = await asyncio.create_subprocess_exec(

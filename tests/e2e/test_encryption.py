@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dev.stack import Stack, running_stack, settings_of
 from seedance_temporal import JobState, VideoRequest
 from seedance_temporal.identity import user_hash
@@ -112,6 +114,7 @@ async def test_search_finds_what_is_not_encrypted() -> None:
         assert await in_bucket(stack, PROMPT) == PROMPT_IN_BUCKET
 
 
+@pytest.mark.faults
 async def test_worker_without_key_fails_no_job() -> None:
     settings = {"SEEDANCE_ENCRYPTION_KEYS": a_key_setting("k1"), "SEEDANCE_CALLBACK_URL": ""}
     async with running_stack(speed=60, workers=False, settings=settings) as stack:
@@ -140,6 +143,7 @@ async def failed_activities(stack: Stack, job_id: str) -> list[str]:
     return [names[end.scheduled_event_id] for end in ends if end.failure.message == "Failed decoding arguments"]
 
 
+@pytest.mark.faults
 async def test_open_job_survives_switch_and_rotation() -> None:
     old, new = a_key_setting("old"), a_key_setting("new")
     async with running_stack(speed=60, workers=False) as stack:

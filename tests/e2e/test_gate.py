@@ -83,7 +83,11 @@ async def test_paused_route_creates_nothing(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    "standing", ["AccountOverdueError", pytest.param("SetLimitExceeded", marks=pytest.mark.faults), "the key"]
+    "standing",
+    [
+        *(pytest.param(standing, marks=pytest.mark.faults) for standing in ("SetLimitExceeded", "the key")),
+        "AccountOverdueError",
+    ],
 )
 async def test_closed_account_is_probed_by_one_job(stack: Stack, standing: str) -> None:
     if standing == "the key":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from temporalio.client import Client
 
 from dev.stack import Stack
@@ -17,6 +18,7 @@ NAMESPACE = "discreet"
 USER = "user-42@example.com"
 
 
+@pytest.mark.faults
 async def test_user_is_shown_as_hash(stack: Stack) -> None:
     client = await new_namespace(stack, NAMESPACE)
     changes = {"TEMPORAL_NAMESPACE": NAMESPACE, "SEEDANCE_HASH_USERS": "true"}

@@ -25,6 +25,7 @@ async def test_crowd_keeps_limit_and_shares() -> None:
     assert crowd.created_before <= 4
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(300)
 async def test_limit_set_again_counts_tasks() -> None:
     """While a worker had no limit, no job asked for a place."""

@@ -24,6 +24,7 @@ PER_MINUTE = 240
 SIDE_BY_SIDE = 20
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 async def test_closed_account_smoke(report: AddRow) -> None:
     await close_for(jobs=30, seconds=10, places=None, report=report)

@@ -230,6 +230,7 @@ async def _same_key(case: Case) -> str:
     return "absent; stored"
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(400)
 async def test_exchanged_key_smoke(harness: Harness, report: AddRow) -> None:
     """The exchange that once paid twice, and the control without an exchange, whose listings prove absence."""
