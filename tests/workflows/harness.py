@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import ANY
 
 from google.protobuf.duration_pb2 import Duration
+from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import WorkflowMetadata
@@ -74,6 +75,19 @@ from workers.read_ahead import NoReadAhead
 ALL_WORKERS = ("workflows", "ledger", "references", "create", "probe", "get", "list", "transfer")
 _LONGEST_SKIP = 600
 _numbers = itertools.count()
+
+
+class _PreparedOnce(NoReadAhead):
+    """The workers' own runner, which tries each workflow in the sandbox at its first worker alone."""
+
+    def prepare_workflow(self, defn: workflow._Definition) -> None:
+        if defn.cls not in _PREPARED:
+            super().prepare_workflow(defn)
+            _PREPARED.add(defn.cls)
+
+
+_PREPARED = set[type]()
+_RUNNER = _PreparedOnce()
 
 
 class Job(WorkflowHandle[Any, VideoResult]):
@@ -292,7 +306,7 @@ class Harness:
                 activities=activities[name],
                 no_remote_activities=runs,
                 disable_eager_activity_execution=True,
-                workflow_runner=NoReadAhead() if self.sandboxed else UnsandboxedWorkflowRunner(),
+                workflow_runner=_RUNNER if self.sandboxed else UnsandboxedWorkflowRunner(),
                 max_cached_workflows=self.cached,
                 # For a job or two; each poll costs the server.
                 max_concurrent_workflow_task_polls=2,
