@@ -29,4 +29,5 @@ def records() -> list[Recorded]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def replayed(records: list[Recorded]) -> Replayed:
     seen = set[lines.Line]()
-    return Replayed(await unlike(records, threads=lines.threads(seen, ROOT / "workflows")), seen)
+    with lines.noted(seen, ROOT / "workflows"):
+        return Replayed(await unlike(records), seen)

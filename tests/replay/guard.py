@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 
 from temporalio.client import WorkflowHistory
@@ -46,12 +45,11 @@ def assert_followed(explained: Sequence[str]) -> None:
         raise AssertionError("\n\n".join(["", *explained[:_SHOWN], *more, WAYS_OUT]))
 
 
-async def unlike(records: Sequence[Recorded], *workflows: type, threads: ThreadPoolExecutor | None = None) -> list[str]:
+async def unlike(records: Sequence[Recorded], *workflows: type) -> list[str]:
     """Replay recorded runs; return an explanation for each that cannot be followed.
 
     Args:
         workflows: By default the present ones.
-        threads: Where the workflows run; by default some of their own.
     """
     runner = NotingRunner()
     replayer = Replayer(
@@ -59,7 +57,8 @@ async def unlike(records: Sequence[Recorded], *workflows: type, threads: ThreadP
         data_converter=pydantic_data_converter,
         # The sandbox was active when they were recorded; here only the commands are compared.
         workflow_runner=runner,
-        workflow_task_executor=threads,
+        # In this thread; on a busy machine a turn can take longer than the two seconds that the SDK otherwise gives it.
+        debug_mode=True,
     )
     runs = [(record, number, run) for record in records for number, run in enumerate(record.runs, 1)]
 

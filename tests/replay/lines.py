@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -16,8 +16,9 @@ Line = tuple[str, int]
 """A file below the root, and a number."""
 
 
-def threads(seen: set[Line], folder: Path) -> ThreadPoolExecutor:
-    """Return threads that note each line of a folder's files that they run."""
+@contextmanager
+def noted(seen: set[Line], folder: Path) -> Iterator[None]:
+    """Note each line of a folder's files that this thread runs."""
     inside, root = f"{folder}/", f"{ROOT}/"
 
     def on_line(frame: FrameType, event: str, _: Any) -> Any:
@@ -28,7 +29,12 @@ def threads(seen: set[Line], folder: Path) -> ThreadPoolExecutor:
     def on_call(frame: FrameType, event: str, _: Any) -> Any:
         return on_line if frame.f_code.co_filename.startswith(inside) else None
 
-    return ThreadPoolExecutor(max_workers=4, initializer=lambda: sys.settrace(on_call))
+    before = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def lines_of(folder: Path) -> dict[Line, str]:

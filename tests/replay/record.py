@@ -25,7 +25,7 @@ from temporalio.client import WorkflowHistory
 from tests.replay.crossing import present_shapes
 from tests.replay.guard import unlike
 from tests.replay.histories import FOLDER, ROOT, Recorded, files, present_set, read, shapes_file
-from tests.replay.lines import Line, threads
+from tests.replay.lines import Line, noted
 from tests.replay.replaying import begun, runs_of
 from tests.workflows.harness import Harness
 
@@ -67,9 +67,9 @@ async def _worth_keeping(found: Iterable[Recorded], kept: Iterable[Recorded]) ->
     ways, seen, worth = {repr(_way(recorded)) for recorded in kept}, set[Line](), list[Recorded]()
     for recorded in found:
         lines = set[Line]()
-        with threads(lines, ROOT / "workflows") as traced:
+        with noted(lines, ROOT / "workflows"):
             # A test that shortens times can take a way that jobs with the real times do not.
-            followed = not await unlike([recorded], threads=traced)
+            followed = not await unlike([recorded])
         way = repr(_way(recorded))
         if followed and (way not in ways or lines - seen):
             ways.add(way)

@@ -44,6 +44,8 @@ async def replay_histories(
         data_converter=converter,
         # The sandbox was active in the first execution; here only the commands are compared.
         workflow_runner=UnsandboxedWorkflowRunner(),
+        # On a busy machine a turn can take longer than the two seconds that the SDK gives it.
+        debug_mode=True,
     )
 
     async def one_by_one() -> AsyncIterator[WorkflowHistory]:
