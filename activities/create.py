@@ -20,7 +20,7 @@ from temporalio import activity
 
 from activities.deadline import Deadline
 from activities.limits import LimitActivities
-from activities.places import NO_PLACE, has_place, needs_place
+from activities.places import NO_PLACE, HeldPlaces, needs_place
 from activities.poll import expected_at, seconds_until_poll
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
@@ -145,6 +145,7 @@ class CreateActivities:
         self._bucket = bucket
         self._ark = ark
         self._settings = settings
+        self._places = HeldPlaces()
         # The queue of the ledger serves the same ones, so that a process reads each log of spending once.
         self.limits = LimitActivities(ledger, bucket, settings)
 
@@ -224,7 +225,9 @@ class CreateActivities:
                 named = await name_in_question(activity.client(), input.job_id, before.may_have_tasks)
                 if named is not None:
                     return CreateAnswer("not_sent", code="task_named", message=named)
-                placed = not needs_place(input.request, self._settings) or await has_place(input.request, input.job_id)
+                placed = not needs_place(input.request, self._settings) or await self._places.has(
+                    input.request, input.job_id
+                )
         except Exception as error:
             reason = "Temporal does not say what was named for earlier attempts, or whether the job has a place"
             return _failure("temporal_unreachable", reason, error)

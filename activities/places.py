@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import httpx
 from temporalio import activity
@@ -18,7 +20,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities.batched_signals import BatchedSignals
+from activities.batches import Batches
 from seedance_temporal import contract
 from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.contract import Queues
@@ -27,7 +29,7 @@ from seedance_temporal.identity import job_id_from, user_hash
 from seedance_temporal.job import Shape
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger, LedgerDamaged
-from seedance_temporal.places import Asked, Lease, PlaceRequest, PlacesInput, place_of, places_in, queue_of
+from seedance_temporal.places import Asked, Lease, PlaceRequest, PlacesInput, held_of, place_of, places_in, queue_of
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.provider.create_answer import CreateAnswer
 from seedance_temporal.provider.task import TERMINAL, parse_task
@@ -95,7 +97,7 @@ class PlaceActivities:
         self._ark = ark
         self._settings = settings
         self._queues = Queues(settings.ark_route)
-        self._requests: dict[str, BatchedSignals[PlaceRequest]] = {}
+        self._requests: dict[str, Batches[PlaceRequest]] = {}
 
     @activity.defn
     async def ask_for_place(self, input: AskInput) -> None:
@@ -121,7 +123,7 @@ class PlaceActivities:
                 static_summary=f"places for tasks of {queue}",
             )
 
-        await self._requests.setdefault(queue, BatchedSignals(deliver)).send(input.request)
+        await self._requests.setdefault(queue, Batches(deliver)).send(input.request)
         if input.again:
             await _expect_grants(queue, input.request.job_id)
 
@@ -251,17 +253,41 @@ def needs_place(request: VideoRequest, settings: Settings) -> bool:
     return places_in(Queues(request.route).create_for(request.resolution), settings) is not None
 
 
-async def has_place(request: VideoRequest, job_id: str) -> bool:
-    """Return whether a job has a place; while that is being checked, wait.
+class HeldPlaces:
+    """Ask whether jobs have a place, just before they create."""
 
-    Raises:
-        RPCError: Temporal does not answer.
-    """
-    while True:
-        place = await place_of(activity.client(), queue_of(request), job_id)
-        if place is None or not place.in_doubt:
-            return place is not None and place.held
-        await asyncio.sleep(_DOUBT_PAUSE_SECONDS)
+    def __init__(self) -> None:
+        self._questions: dict[str, Batches[_Question]] = {}
+
+    async def has(self, request: VideoRequest, job_id: str) -> bool:
+        """Return whether a job has a place; while that is being checked, wait.
+
+        Raises:
+            RPCError: Temporal does not answer.
+        """
+        queue = queue_of(request)
+        while True:
+            question = _Question(job_id)
+            await self._questions.setdefault(queue, Batches(partial(_ask, queue))).send(question)
+            if not question.in_doubt:
+                return question.held
+            await asyncio.sleep(_DOUBT_PAUSE_SECONDS)
+
+
+@dataclass
+class _Question:
+    """Whether a job has a place: the answer is filled in."""
+
+    job_id: str
+    held: bool = False
+    in_doubt: bool = False
+
+
+async def _ask(queue: str, client: Client, questions: list[_Question]) -> None:
+    held = await held_of(client, queue, [question.job_id for question in questions])
+    for question in questions:
+        question.held = question.job_id in held.held
+        question.in_doubt = question.job_id in held.in_doubt
 
 
 def _open(facts: Facts) -> list[Attempt]:

@@ -20,7 +20,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.batched_signals import BatchedSignals
+from activities.batches import Batches
 from seedance_temporal import contract
 from seedance_temporal.contract import Queues
 from seedance_temporal.identity import is_safety_identifier
@@ -129,7 +129,7 @@ class TaskListActivities:
         self._ledger = ledger
         self._ark = ark
         self._settings = settings
-        self._requests = BatchedSignals(self._request_listings)
+        self._requests = Batches(self._request_listings)
 
     @activity.defn
     async def list_page(self, input: ListPageInput) -> Page:

@@ -34,6 +34,7 @@ SIGNAL_PLACE_FREED = "place_freed"
 SIGNAL_PLACE_UNUSED = "place_unused"
 SIGNAL_PLACE_GRANTED = "place_granted"
 QUERY_PLACE = "place"
+QUERY_HELD_PLACES = "held_places"
 
 
 class Queues:

@@ -6,8 +6,9 @@ A job takes a place before its create, and frees it when its task has ended. One
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AwareDatetime, Field
 from temporalio.client import Client, WorkflowQueryFailedError
@@ -26,6 +27,7 @@ _QUERIES = 3
 
 # An empty id cannot be signalled, and would block the workflow that grants places.
 JobId = Annotated[str, Field(min_length=1, max_length=200)]
+T = TypeVar("T", bound=Shape)
 # Thousands of requests are one argument, of 2 MiB at most.
 _User = Annotated[str, Field(max_length=100)]
 _Number = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
@@ -85,6 +87,13 @@ class PlacesInput(Shape):
     known: bool = False
 
 
+class HeldAmong(Shape):
+    """Which of some jobs have a place, and of which that is just being checked."""
+
+    held: frozenset[str] = frozenset()
+    in_doubt: frozenset[str] = frozenset()
+
+
 class Place(Shape):
     """A job's place, or its position among those that wait.
 
@@ -126,15 +135,30 @@ async def place_of(client: Client, queue: str, job_id: str, *, within: timedelta
     Raises:
         RPCError: Temporal does not answer, or no worker.
     """
+    return await _asked(client, queue, contract.QUERY_PLACE, job_id, Place, within)
+
+
+async def held_of(client: Client, queue: str, job_ids: Sequence[str]) -> HeldAmong:
+    """Return which of some jobs have a place; none where no places are kept for their class.
+
+    Raises:
+        RPCError: Temporal does not answer, or no worker.
+    """
+    return await _asked(client, queue, contract.QUERY_HELD_PLACES, job_ids, HeldAmong, None) or HeldAmong()
+
+
+async def _asked(
+    client: Client, queue: str, query: str, about: object, answer: type[T], within: timedelta | None
+) -> T | None:
     handle = client.get_workflow_handle(contract.places_id(queue))
     for _ in range(_QUERIES):
         try:
-            place: Place = await handle.query(contract.QUERY_PLACE, job_id, result_type=Place, rpc_timeout=within)
+            given: T = await handle.query(query, about, result_type=answer, rpc_timeout=within)
         except WorkflowQueryFailedError:
             continue
         except RPCError as error:
             if is_unknown_workflow(error):
                 return None
             raise
-        return place
+        return given
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.places import CheckInput, PlaceActivities, TasksInput
     from seedance_temporal import contract
     from seedance_temporal.contract import Queues
-    from seedance_temporal.places import Asked, Lease, Place, PlaceRequest, PlacesInput
+    from seedance_temporal.places import Asked, HeldAmong, Lease, Place, PlaceRequest, PlacesInput
     from seedance_temporal.waiting_line import WaitingLine
     from workflows import policies
     from workflows.waits import history_is_long, until
@@ -46,6 +47,7 @@ class Places:
         for request in input.waiting:
             self._line.add(request)
         self._asked_again: dict[str, PlaceRequest] = {}
+        self._telling: set[asyncio.Task[None]] = set()
         self._unused: set[str] = set()
         self._in_doubt: frozenset[str] = frozenset()
         self._checked_at = datetime.min.replace(tzinfo=UTC)
@@ -58,9 +60,14 @@ class Places:
             if not self._known:
                 await until(lambda: False, policies.PLACES_REST, "until open jobs are listed")
                 await self._learn()
-            while self._unused or self._asked_again or (self._has_work and not history_is_long(bytes_before)):
-                await (self._check_unused() if self._unused else self._grant())
-            if history_is_long(bytes_before):
+            if self._unused:
+                await self._check_unused()
+            is_long = history_is_long(bytes_before)
+            self._grant(only_again=is_long)
+            if is_long:
+                # The next run knows what was granted, and not what was told.
+                await until(lambda: not self._telling)
+            if is_long and not (self._unused or self._asked_again):
                 break
             self._show()
             waits = bool(self._line)
@@ -85,8 +92,16 @@ class Places:
         return self._limit is None or len(self._leases) < self._limit
 
     @property
+    def _has_grant(self) -> bool:
+        return bool(self._line) and self._has_free
+
+    @property
+    def _may_tell(self) -> bool:
+        return len(self._telling) < policies.TOLD_AT_ONCE
+
+    @property
     def _has_work(self) -> bool:
-        return bool(self._unused or self._asked_again) or (bool(self._line) and self._has_free)
+        return bool(self._unused) or (self._may_tell and (bool(self._asked_again) or self._has_grant))
 
     @property
     def _oldest(self) -> list[Lease]:
@@ -105,17 +120,25 @@ class Places:
     def _places(self) -> Counter[str]:
         return Counter(lease.user for lease in self._leases.values())
 
-    async def _grant(self) -> None:
-        """Grant one place, or tell a job again that it has one."""
-        if self._asked_again:
-            _, request = self._asked_again.popitem()
-            if request.job_id not in self._leases:
-                self._line.add(request)
-                return
-        else:
-            request = self._line.take(self._places)
-        job_id = request.job_id
-        self._leases[job_id] = Lease(job_id=job_id, user=request.user, since=workflow.now())
+    def _grant(self, *, only_again: bool) -> None:
+        """Grant the places that are free, and tell jobs again that they have one.
+
+        Nobody is waited for: on a busy server a signal can take seconds.
+        """
+        while self._may_tell and (self._asked_again or (self._has_grant and not only_again)):
+            if self._asked_again:
+                _, request = self._asked_again.popitem()
+                if request.job_id not in self._leases:
+                    self._line.add(request)
+                    continue
+            else:
+                request = self._line.take(self._places)
+            self._leases[request.job_id] = Lease(job_id=request.job_id, user=request.user, since=workflow.now())
+            telling = asyncio.create_task(self._tell(request.job_id))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
+    async def _tell(self, job_id: str) -> None:
         # Where the job has ended meanwhile, the next check frees its place.
         with suppress(FailureError):
             await workflow.get_external_workflow_handle(job_id).signal(contract.SIGNAL_PLACE_GRANTED)
@@ -216,6 +239,12 @@ class Places:
             if isinstance(job_id, str):
                 self._unused.add(job_id)
                 self._line.remove(job_id)
+
+    @workflow.query(name=contract.QUERY_HELD_PLACES)
+    def held_places(self, job_ids: list[str]) -> HeldAmong:
+        """Return which of some jobs have a place."""
+        asked = frozenset(job_ids)
+        return HeldAmong(held=asked & self._leases.keys(), in_doubt=asked & self._in_doubt)
 
     @workflow.query(name=contract.QUERY_PLACE)
     def place(self, job_id: str) -> Place:

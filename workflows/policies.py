@@ -185,7 +185,9 @@ MOST_EVENTS_OF_CALLBACKS = 15_000
 # After so many callbacks that announce an end which GET does not show, only the timer causes polls.
 MOST_FRUITLESS_CALLBACKS = 20
 
-# Places. A first run asks the ledger for the tasks that exist, by the visibility store, which lags by about a second.
+# Places. So many jobs are told at once that they have one; a server lets 2,000 signals to others wait.
+TOLD_AT_ONCE = 200
+# A first run asks the ledger for the tasks that exist, by the visibility store, which lags by about a second.
 PLACES_REST = timedelta(seconds=10)
 # That reads the ledger of each open job, some thousands at most.
 PLACES_READ_TIMEOUT = timedelta(minutes=10)

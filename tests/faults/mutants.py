@@ -1222,8 +1222,8 @@ MUTANTS = (
         1,
         "a create is sent without its place",
         _CREATE,
-        "placed = not needs_place(input.request, self._settings) or await has_place(input.request, input.job_id)",
-        "placed = True",
+        "placed = not needs_place(input.request, self._settings) or await self._places.has(",
+        "placed = True or await self._places.has(",
         "tests/integration/test_places.py::test_create_with_lost_place_sends_nothing",
     ),
     Mutant(

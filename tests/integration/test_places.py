@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor, OutboundInterceptor, QueryWorkflowInput
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.places import AskInput, CheckInput, PlaceActivities, TasksInput
+from activities.places import AskInput, CheckInput, HeldPlaces, PlaceActivities, TasksInput
 from dev.ark.control import ArkControl
 from seedance_temporal.contract import PLACES, WORKFLOW, Queues, places_id
 from seedance_temporal.identity import job_id_of
@@ -300,6 +300,36 @@ async def test_job_waits_quietly_for_taken_places(temporal: Client) -> None:
         place = await place_of(temporal, QUEUES.create, world.job_id)
     assert place is not None
     assert (place.held, place.taken, place.waiting) == (False, 1, 1)
+
+
+class Counting(Interceptor):
+    """Count the queries of a client."""
+
+    def __init__(self) -> None:
+        self.queries = 0
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002 - the SDK names it
+        counting = self
+
+        class Outbound(OutboundInterceptor):
+            async def query_workflow(self, input: QueryWorkflowInput) -> Any:
+                counting.queries += 1
+                return await super().query_workflow(input)
+
+        return Outbound(next)
+
+
+async def test_creates_of_a_moment_share_a_query(temporal: Client) -> None:
+    counting = Counting()
+    client = Client(**(temporal.config() | {"interceptors": [counting]}))
+    requests = [a_request(take=number + 1) for number in range(60)]
+    held = HeldPlaces()
+    async with granting(temporal, *requests[:50]):
+        answers = await asyncio.gather(
+            *(in_activity(held.has, each, job_id_of(each), client=client) for each in requests)
+        )
+    assert answers == [True] * 50 + [False] * 10
+    assert counting.queries <= 3
 
 
 async def test_place_of_unkept_class_is_none(temporal: Client) -> None:

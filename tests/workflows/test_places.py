@@ -194,6 +194,22 @@ async def test_no_more_places_than_limit(grants: Grants) -> None:
     assert "2 of 2 places are taken. Jobs that wait: 1." in await grants.handle.current_details()
 
 
+async def test_free_places_are_granted_in_one_turn(grants: Grants) -> None:
+    """A turn takes long on a busy server, so that places granted one by one would stay empty meanwhile."""
+    names = [f"job-{number}" for number in range(12)]
+    await grants.start(12)
+    await grants.ask(*names, limit=12)
+    for name in names:
+        await grants.granted(name)
+    told = [
+        event.signal_external_workflow_execution_initiated_event_attributes.workflow_task_completed_event_id
+        for event in await grants.handle.events()
+        if event.HasField("signal_external_workflow_execution_initiated_event_attributes")
+    ]
+    assert len(told) == 12
+    assert len(set(told)) == 1
+
+
 async def test_users_have_equal_shares(grants: Grants) -> None:
     await grants.start(1)
     await grants.ask(*(f"many-{number}" for number in range(6)), user="many")

@@ -1,7 +1,7 @@
-"""Send what many jobs ask of one workflow in few signals.
+"""Send what many jobs ask of one workflow in few calls.
 
-A server accepts the signals of one workflow one after another, so hundreds of jobs that ask at once would block it for
-minutes. So a worker collects their requests for a moment.
+A server accepts the signals of one workflow one after another, and lets few queries of it wait: hundreds of jobs that
+ask at once would block it for minutes. So a worker collects their requests for a moment.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _MOST_AT_ONCE = 500
 T = TypeVar("T")
 
 
-class BatchedSignals(Generic[T]):
+class Batches(Generic[T]):
     """The requests of one worker to one workflow.
 
     Args:
-        deliver: Sends a batch in one signal.
+        deliver: Sends a batch in one call.
     """
 
     def __init__(self, deliver: Callable[[Client, list[T]], Awaitable[None]]) -> None:
@@ -34,7 +34,7 @@ class BatchedSignals(Generic[T]):
         self._sending = asyncio.Lock()
 
     async def send(self, request: T) -> None:
-        """Send a request with those of the same moment; return when the workflow has it."""
+        """Send a request with those of the same moment; return when they are delivered."""
         if self._delivery is None or len(self._batch) == _MOST_AT_ONCE:
             self._batch = []
             self._delivery = asyncio.create_task(self._deliver_soon(activity.client(), self._batch))
