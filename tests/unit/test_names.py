@@ -59,7 +59,7 @@ def test_activity_names() -> None:
         (CreateGate, "CreateGate", {"reported", "pause", "unpause"}, set()),
         (LateTasks, "LateTasks", {"task_changed"}, set()),
         (ListTasks, "ListTasks", {"listing_requested"}, set()),
-        (Places, "Places", {"places_asked", "place_freed", "place_unused"}, {"place"}),
+        (Places, "Places", {"places_asked", "place_freed", "place_unused"}, {"held_places", "place"}),
     ],
 )
 def test_workflow_names(defined: type[Any], name: str, signals: set[str], queries: set[str]) -> None:
