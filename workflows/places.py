@@ -60,7 +60,8 @@ class Places:
             if not self._known:
                 await until(lambda: False, policies.PLACES_REST, "until open jobs are listed")
                 await self._learn()
-            if self._unused:
+            # First: a job that gives its place back can ask for one again.
+            while self._unused:
                 await self._check_unused()
             is_long = history_is_long(bytes_before)
             self._grant(only_again=is_long)
